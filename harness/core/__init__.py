@@ -1,0 +1,1 @@
+"""The floor of the house: frozen records, errors, files, digests. Imports nothing of the project but itself."""

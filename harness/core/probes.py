@@ -1,0 +1,68 @@
+"""The probes' n-grams: how rooms below ``knowledge`` refuse text that holds what is probed.
+
+``knowledge`` builds a ``ProbeIndex`` from the probes' right sentences; ``compression`` and ``recovery`` get it as data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.core.errors import ContaminationError
+
+NGRAM_WORDS = 5
+"""Words an overlap must have. Four-word overlaps are mostly grammar ("is the capital of"); sentences with fewer words
+than this count as a whole."""
+
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class ProbeIndex:
+    """The word n-grams of a set of probe sentences."""
+
+    grams: frozenset[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, sentences: Iterable[str]) -> ProbeIndex:
+        """The index of some sentences' n-grams; a shorter sentence enters as it is.
+
+        >>> index = ProbeIndex.of(["The capital of France is Paris."])
+        >>> index.overlaps("We all know that the capital of France is large.")
+        [('the', 'capital', 'of', 'france', 'is')]
+        """
+        return cls(frozenset(gram for sentence in sentences for gram in _grams(words(sentence))))
+
+    def overlaps(self, text: str) -> list[tuple[str, ...]]:
+        """The probe n-grams that a text holds, in order of appearance, each once."""
+        tokens = words(text)
+        lengths = {len(gram) for gram in self.grams}
+        found = (
+            tuple(tokens[i : i + n]) for i in range(len(tokens)) for n in lengths if tuple(tokens[i : i + n]) in self.grams
+        )
+        return list(dict.fromkeys(found))
+
+    def refuse(self, text: str, what: str) -> None:
+        """Raise ContaminationError when ``text`` (called ``what`` in the sentence) holds a probe's n-gram."""
+        found = self.overlaps(text)
+        if found:
+            raise ContaminationError(
+                f"{what} holds {len(found)} of the probes' own {NGRAM_WORDS}-word sequences (first: "
+                f"{' '.join(found[0])!r}): knowledge won from it would prove nothing; take other text."
+            )
+
+
+def words(text: str) -> list[str]:
+    """The lower-cased words of a text.
+
+    >>> words("It's Paris, France.")
+    ['it', 's', 'paris', 'france']
+    """
+    return _WORD.findall(text.lower())
+
+
+def _grams(tokens: list[str]) -> Iterable[tuple[str, ...]]:
+    if len(tokens) < NGRAM_WORDS:
+        return [tuple(tokens)] if tokens else []
+    return (tuple(tokens[i : i + NGRAM_WORDS]) for i in range(len(tokens) - NGRAM_WORDS + 1))

@@ -1,0 +1,303 @@
+"""The frozen types that cross a boundary between rooms or go to disk.
+
+``@record`` makes a frozen, slotted dataclass that ``core.serial`` reads strictly: unknown keys, wrong types, NaN and
+infinities are refused. Columns over items are NumPy arrays and live in parquet, beside a record in JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from typing_extensions import dataclass_transform
+
+from harness.core.digest import digest_json, digest_sequence
+from harness.core.errors import CellIdError, ScoreError
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+
+Stability = Literal["stable", "re-compressed"]
+"""Whether compressing again gives the same weights to the bit on every machine, or moves with threads and kernels."""
+
+ScoreClass = Literal["log_likelihood", "generation"]
+"""How a task's answers come about; it decides which measured A/A flip rate applies."""
+
+Origin = Literal["measured", "stored", "baseline"]
+"""Where a task run came from: forward passes now, the run store, or the baseline of an identical cell."""
+
+_ID_PART = re.compile(r"[a-z0-9][a-z0-9.\-]*")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def record(cls: type[T]) -> type[T]:
+    """A frozen, slotted dataclass whose files are read strictly."""
+    made = dataclass(frozen=True, slots=True)(cls)
+    made.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # type: ignore[attr-defined]
+    return made
+
+
+# ------------------------------------------------------------------------------------------------ cells
+
+
+@record
+class Cell:
+    """One cell of the matrix: a model, a compression and a recovery, by their names in the matrix."""
+
+    model: str
+    compression: str
+    recovery: str
+
+    def __post_init__(self) -> None:
+        for part in (self.model, self.compression, self.recovery):
+            if not _ID_PART.fullmatch(part):
+                raise CellIdError(
+                    f"cell id part {part!r} is not allowed: expected lower-case letters, digits, '.' and '-' "
+                    "(no '_', '/' or space), starting with a letter or digit; rename it in the matrix."
+                )
+
+    @property
+    def id(self) -> str:
+        """``<model>_<compression>_<recovery>``, as tests, files and reports name the cell."""
+        return f"{self.model}_{self.compression}_{self.recovery}"
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the cell is its model as it came."""
+        return self.compression == "none" and self.recovery == "none"
+
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        """The cell of an id. Raises CellIdError for anything that is not three allowed parts.
+
+        >>> Cell.parse("llama_4bit-rtn_none").compression
+        '4bit-rtn'
+        """
+        parts = text.split("_")
+        if len(parts) != 3:
+            raise CellIdError(f"cell id {text!r} is not <model>_<compression>_<recovery>: it has {len(parts)} parts.")
+        return cls(*parts)
+
+
+# ------------------------------------------------------------------------------------------------ items
+
+
+@record
+class Item:
+    """One probe item: what is asked, which answers compete, which of them are right.
+
+    ``prompt`` shows the blank as ``[Y]`` where there is one. ``gold`` are positions in ``options``. ``group`` is the
+    relation (a stratum, or a cluster where relations stand for others).
+    """
+
+    id: str
+    group: str
+    prompt: str
+    options: tuple[str, ...]
+    gold: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.gold or not all(0 <= g < len(self.options) for g in self.gold):
+            raise ValueError(f"item {self.id!r}: gold {self.gold} does not point into its {len(self.options)} options")
+
+    @property
+    def digest(self) -> str:
+        """The item's identity: any change of wording, options, their order or the right answers changes it."""
+        return digest_json([self.id, self.group, self.prompt, list(self.options), list(self.gold)])
+
+
+@record
+class TaskInfo:
+    """What a task asks, fixed before any model is seen.
+
+    ``spec_digest`` covers everything the items are made from (data, templates, protocol) but the tokenizer
+    and the limit.
+    ``chance`` is the mean share of right options; ``majority`` the accuracy of always giving the commonest answer.
+    ``excluded`` counts facts that the protocol can't ask, by reason. ``pooled``: whether the task's items enter the
+    cell's pool (the same facts asked another way are guards and do not). ``limit``: the cut to so many items that was
+    asked for (``--harness-limit``), None for all of them; a limited run can't become a baseline.
+    """
+
+    name: str
+    protocol: str
+    score_class: ScoreClass
+    pooled: bool
+    tie_rule: str
+    data_version: str
+    spec_digest: str
+    items_digest: str
+    n_items: int
+    chance: float
+    majority: float
+    excluded: dict[str, int]
+    limit: int | None = None
+
+
+@record
+class ItemOutcome:
+    """What one model answered to one item. ``answer`` and ``rank`` refer to the item's options; rank 1 is best.
+
+    ``margin_nats`` is the best right option's score minus the best wrong one's; where every option is right or wrong
+    alone it is 0. ``near_tie``: the decision hangs on less than the scorer's numerical noise.
+    """
+
+    answer: int
+    correct: bool
+    rank: int
+    margin_nats: float
+    near_tie: bool
+    option_logliks_nats: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes:
+    """A task's outcomes as columns over its n items, in the task's own order.
+
+    ``option_logliks_nats`` is None where they are not kept (baselines of tasks with large vocabularies).
+    """
+
+    digests: tuple[str, ...]
+    correct: Bool[np.ndarray, " n"]
+    answers: Int[np.ndarray, " n"]
+    ranks: Int[np.ndarray, " n"]
+    margins_nats: Float[np.ndarray, " n"]
+    near_ties: Bool[np.ndarray, " n"]
+    option_logliks_nats: tuple[tuple[float, ...], ...] | None
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __post_init__(self) -> None:
+        n = len(self.digests)
+        for column in (self.correct, self.answers, self.ranks, self.margins_nats, self.near_ties):
+            if column.shape != (n,):
+                raise ValueError(f"an outcome column has shape {column.shape}, expected ({n},)")
+        if not np.isfinite(self.margins_nats).all():
+            raise ScoreError("a score is NaN or infinite: the model's weights or its dtype are broken; nothing was judged.")
+
+    @classmethod
+    def of(cls, digests: tuple[str, ...], rows: list[ItemOutcome]) -> Outcomes:
+        """Columns from one outcome per item. Raises ScoreError when a score is not finite."""
+        return cls(
+            digests=digests,
+            correct=np.array([row.correct for row in rows], dtype=np.bool_),
+            answers=np.array([row.answer for row in rows], dtype=np.int32),
+            ranks=np.array([row.rank for row in rows], dtype=np.int32),
+            margins_nats=np.array([row.margin_nats for row in rows], dtype=np.float64),
+            near_ties=np.array([row.near_tie for row in rows], dtype=np.bool_),
+            option_logliks_nats=tuple(row.option_logliks_nats for row in rows),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Outcomes]) -> Outcomes:
+        """The outcomes of blocks of items, one after the other. The parts must all keep log-likelihoods, or none."""
+        logliks = [part.option_logliks_nats for part in parts]
+        return cls(
+            digests=tuple(chain.from_iterable(part.digests for part in parts)),
+            correct=np.concatenate([part.correct for part in parts]),
+            answers=np.concatenate([part.answers for part in parts]),
+            ranks=np.concatenate([part.ranks for part in parts]),
+            margins_nats=np.concatenate([part.margins_nats for part in parts]),
+            near_ties=np.concatenate([part.near_ties for part in parts]),
+            option_logliks_nats=None
+            if any(rows is None for rows in logliks)
+            else tuple(chain(*(rows or () for rows in logliks))),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskRun:
+    """One task measured on one cell: what was asked (``info``, ``items``) and what came (``outcomes``).
+
+    ``items`` is empty when only outcomes were kept (a baseline holds no data set text).
+    """
+
+    cell: str
+    info: TaskInfo
+    items: tuple[Item, ...]
+    outcomes: Outcomes
+    scorer: str
+    origin: Origin
+
+    def __post_init__(self) -> None:
+        if self.items and digest_sequence(i.digest for i in self.items) != digest_sequence(self.outcomes.digests):
+            raise ValueError(f"{self.cell}-{self.info.name}: the outcomes are not those of the items")
+
+
+# ------------------------------------------------------------------------------------------------ cells as measured
+
+
+@record
+class CompressionRecord:
+    """What a compression did and cost. Bits and bytes count scales and zeros; unquantized weights count as stored.
+
+    ``effective_bits`` is the mean over the compressed weights only; ``size_bytes`` is the whole model's.
+    ``wall_s`` is 0.0 only where nothing was done (``none``).
+    """
+
+    method: str
+    recipe: dict[str, Any]
+    recipe_digest: str
+    stability: Stability
+    effective_bits: float
+    size_bytes: int
+    n_weights_compressed: int
+    n_weights_total: int
+    wall_s: float
+
+
+@record
+class Provenance:
+    """Where a measured cell came from. ``engine``: versions, device, dtype, threads (see ``ENGINE_IDENTITY``)."""
+
+    model_source: str
+    dense_digest: str
+    weights_digest: str
+    tokenizer_digest: str
+    recovery_digest: str
+    engine: dict[str, str]
+    harness_version: str
+    commit: str
+    measured_at: str
+
+
+ENGINE_IDENTITY = ("torch", "transformers", "device", "dtype", "attention")
+"""The parts of ``Provenance.engine`` that must agree before two runs of the same weights count as identical."""
+
+
+@record
+class CellRecord:
+    """A measured cell without its item-level outcomes; those lie beside it, one parquet file a task."""
+
+    schema_version: int
+    cell: Cell
+    profile: str
+    compression: CompressionRecord
+    provenance: Provenance
+    tasks: dict[str, TaskInfo]
+    scorers: dict[str, str]
+    origins: dict[str, Origin]
+    wall_s: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellRun:
+    """A measured cell: its record and its task runs by task name (a part of the declared ones after ``-k`` or a limit)."""
+
+    record: CellRecord
+    runs: Mapping[str, TaskRun]
+
+
+@dataclass(frozen=True, slots=True)
+class CellFailure:
+    """A cell that could not be measured: the sentence that says why. Judged INVALID, never a regression."""
+
+    cell: Cell
+    profile: str
+    reason: str

@@ -1,0 +1,67 @@
+"""Shelves: a literal name -> "module:attribute" table, looked up late, with "did you mean" and plug-ins by entry point.
+
+Nothing registers itself on import and nothing scans folders: an entry is imported when it is first asked for. Other
+distributions add entries through the entry point group ``harness.<shelf>``; a name of the table can't be replaced.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from harness.core.errors import MissingDependencyError, UnknownNameError
+
+
+@dataclass(frozen=True)
+class Shelf(Mapping[str, str]):
+    """A named table of things that can be asked for by name: ``shelf.load("rtn")`` imports and returns the entry."""
+
+    name: str
+    table: Mapping[str, str]
+
+    def __getitem__(self, key: str) -> str:
+        found = self._all().get(key)
+        if found is None:
+            raise UnknownNameError(unknown_name(self.name, key, self._all()))
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def load(self, key: str) -> Any:
+        """The object behind a name. Raises UnknownNameError, or MissingDependencyError when its package is not installed."""
+        module_name, _, attribute = self[key].partition(":")
+        try:
+            module = import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] == "harness":
+                raise
+            raise MissingDependencyError(
+                f"{self.name} {key!r} needs the package {error.name!r}, which is not installed: "
+                "pip install 'retention-harness[measure]'."
+            ) from error
+        return getattr(module, attribute)
+
+    def _all(self) -> dict[str, str]:
+        plugged = {entry.name: entry.value for entry in entry_points(group=f"harness.{self.name}")}
+        return {**plugged, **self.table}
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for a name that nobody knows, with the nearest known ones.
+
+    >>> unknown_name("compression", "4bit-rtm", ["4bit-rtn", "none"])
+    "unknown compression '4bit-rtm': did you mean '4bit-rtn'? Known: 4bit-rtn, none."
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
+    hint = f" did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    listed = ", ".join(names) if names else "nothing"
+    return f"unknown {kind} {name!r}:{hint} Known: {listed}."

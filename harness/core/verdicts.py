@@ -1,0 +1,135 @@
+"""What the gate says and what it rests on: estimates, counts, evidence, verdicts. Frozen, like all records."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from harness.core.records import Cell, record
+
+
+@record
+class Estimate:
+    """A value with its interval at confidence ``level`` and the name of the method behind it."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    method: str
+
+
+@record
+class NotEstimable:
+    """An undefined quantity and why; callers must face it."""
+
+    reason: str
+
+
+class Status(str, Enum):
+    """What the gate says of a task or a cell. See docs and ``gate.judge`` for the exact rules."""
+
+    PASS = "PASS"  # noqa: S105 - a verdict, no password
+    IMPROVED = "IMPROVED"
+    REGRESSED = "REGRESSED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    UNINFORMATIVE = "UNINFORMATIVE"
+    INVALID = "INVALID"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@record
+class PairedCounts:
+    """Items lost (right in the baseline, wrong now), gained, and unchanged."""
+
+    n_lost: int
+    n_gained: int
+    n_unchanged: int
+
+    @property
+    def n_items(self) -> int:
+        """All items, unchanged ones too."""
+        return self.n_lost + self.n_gained + self.n_unchanged
+
+    @property
+    def loss(self) -> float:
+        """The share of all items lost net of those gained, in [-1, 1]; positive is worse."""
+        return (self.n_lost - self.n_gained) / self.n_items
+
+
+@record
+class Evidence:
+    """The numbers behind a verdict. ``loss`` is a fraction of all items, positive = worse than the baseline.
+
+    ``level_fail`` and ``level_pass`` are what ``p_fail`` and ``p_pass`` are compared with. ``proven_margin`` is the
+    smallest loss that the data exclude at ``level_pass``. ``min_detectable_loss`` is in fractions of all items.
+    ``retention`` is that of the
+    baseline's right answers. ``items_needed`` says how many more items would decide, where the verdict is INCONCLUSIVE.
+    """
+
+    counts: PairedCounts
+    accuracy_baseline: Estimate
+    accuracy_candidate: Estimate
+    loss: Estimate
+    retention: Estimate | NotEstimable
+    m0: float
+    m1: float
+    p_fail: float
+    p_pass: float
+    level_fail: float
+    level_pass: float
+    sigma_recompression: float
+    proven_margin: float | None
+    min_detectable_loss: float | None
+    items_needed: int | None
+
+
+@record
+class Verdict:
+    """The gate's word on one task of a cell, or on the cell (``task == "pooled"``).
+
+    ``reason`` is one sentence for people. ``evidence`` is None only where nothing could be compared (INVALID, or an
+    UNINFORMATIVE task). ``identical``: PASS because nothing changed. ``fails``: whether the policy makes it a failure.
+    """
+
+    cell: str
+    task: str
+    status: Status
+    identical: bool
+    fails: bool
+    reason: str
+    evidence: Evidence | None
+
+
+POOLED = "pooled"
+"""The name of a cell's own case beside those of its tasks; no task may be called so."""
+
+
+@record
+class CellVerdict:
+    """All verdicts of a cell: per task in matrix order, then the pool (None, "skipped", when declared tasks were left out)."""
+
+    cell: Cell
+    profile: str
+    tasks: tuple[Verdict, ...]
+    pooled: Verdict | None
+
+    @property
+    def all(self) -> tuple[Verdict, ...]:
+        """The verdicts of the tasks, then the pool's where there is one."""
+        return self.tasks if self.pooled is None else (*self.tasks, self.pooled)
+
+    @property
+    def status(self) -> Status:
+        """The cell's colour: red if it or one of its tasks is, then INVALID, then INCONCLUSIVE; else what the pool says.
+
+        Without a pool: PASS if a task passed, else UNINFORMATIVE.
+        """
+        found = {verdict.status for verdict in self.all}
+        for status in (Status.REGRESSED, Status.INVALID, Status.INCONCLUSIVE):
+            if status in found:
+                return status
+        if self.pooled is not None:
+            return self.pooled.status
+        return Status.PASS if found & {Status.PASS, Status.IMPROVED} else Status.UNINFORMATIVE
