@@ -1,0 +1,179 @@
+"""Content digests of weights and tokenizers: what a model *is*, whatever its files are called or how they are cut.
+
+The digest of weights is SHA-256 over the sorted (tensor name, dtype, shape, SHA-256 of the bytes), each tied tensor once.
+It is the same for one file and for shards, and the same for a folder and for the module that transformers loads from it,
+as long as the folder is as transformers saves it, the module keeps the folder's dtype, and transformers renames or fuses
+nothing on loading (it does for GPT-NeoX and mixtures of experts: there the two digests differ for one and the same model).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core.digest import digest_json, digest_named, digest_text
+from harness.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_CHUNK_BYTES = 1 << 22
+_WORKERS = 4
+"""Threads that hash at once: hashlib lets go of the interpreter's lock."""
+
+_TIED_NAMES = (
+    "lm_head.weight",
+    "embed_out.weight",
+    "predictions.decoder.weight",
+    "predictions.decoder.bias",
+    "decoder.embed_tokens.weight",
+    "encoder.embed_tokens.weight",
+)
+"""Endings of the names under which a tied tensor appears a second time, in the order in which they are left out."""
+
+_TORCH_DTYPES = {
+    "torch.float64": "F64",
+    "torch.float32": "F32",
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.float8_e4m3fn": "F8_E4M3",
+    "torch.float8_e5m2": "F8_E5M2",
+    "torch.int64": "I64",
+    "torch.int32": "I32",
+    "torch.int16": "I16",
+    "torch.int8": "I8",
+    "torch.uint8": "U8",
+    "torch.bool": "BOOL",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Where one tensor's bytes lie in a safetensors file."""
+
+    path: Path
+    start: int
+    n_bytes: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def digest_weights_folder(folder: Path) -> str:
+    """The content digest of a folder's safetensors weights, streamed; needs no torch. Raises ModelError."""
+    stored: dict[str, _Stored] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        stored.update(_read_header(path))
+    if not stored:
+        raise ModelError(f"{folder} holds no *.safetensors weights: convert the model to safetensors first.")
+    return _digest_tensors({name: _hash_stored(entry) for name, entry in stored.items()})
+
+
+def digest_weights(module: nn.Module) -> str:
+    """The content digest of a module in memory (its state dict), for weights that compression changed."""
+    return _digest_tensors({name: _hash_tensor(tensor) for name, tensor in module.state_dict().items()})
+
+
+def digest_tokenizer(folder: Path) -> str:
+    """The digest of a folder's tokenizer.json and of what decides BOS and EOS. Raises ModelError when there is none."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError(f"{folder} holds no tokenizer.json: only fast tokenizers can be used; save the model with one.")
+    config = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    convention = {key: _content(config.get(key)) for key in ("bos_token", "eos_token", "add_bos_token", "add_eos_token")}
+    return digest_json([digest_json(_read_json(path)), convention])
+
+
+# ------------------------------------------------------------------------------------------------ from tensors to one digest
+
+
+def _digest_tensors(hashers: Mapping[str, Callable[[], str]]) -> str:
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        digests = dict(zip(hashers, pool.map(lambda hasher: hasher(), hashers.values()), strict=True))
+    return digest_named(_without_tied(digests))
+
+
+def _without_tied(digests: Mapping[str, str]) -> dict[str, str]:
+    """Leave out the second names of tied tensors: those of ``_TIED_NAMES`` whose content another name holds too.
+
+    >>> sorted(_without_tied({"lm_head.weight": "a", "model.embed_tokens.weight": "a", "model.norm.weight": "b"}))
+    ['model.embed_tokens.weight', 'model.norm.weight']
+    """
+    kept = dict(digests)
+    for ending in _TIED_NAMES:
+        for name in [name for name in kept if name.endswith(ending)]:
+            if any(kept[other] == kept[name] for other in kept if other != name):
+                del kept[name]
+    return kept
+
+
+def _describe(dtype: str, shape: Iterable[int], content: str) -> str:
+    return digest_text(f"{dtype}\0{list(shape)}\0{content}")
+
+
+def _hash_stored(entry: _Stored) -> Callable[[], str]:
+    def hasher() -> str:
+        state, left = hashlib.sha256(), entry.n_bytes
+        with entry.path.open("rb") as stream:
+            stream.seek(entry.start)
+            while left and (chunk := stream.read(min(left, _CHUNK_BYTES))):
+                state.update(chunk)
+                left -= len(chunk)
+        if left:
+            raise ModelError(f"{entry.path} is cut short by {left} bytes: delete it and get it again.")
+        return _describe(entry.dtype, entry.shape, state.hexdigest())
+
+    return hasher
+
+
+def _hash_tensor(tensor: Tensor) -> Callable[[], str]:
+    def hasher() -> str:
+        import torch
+
+        dtype = str(tensor.dtype)
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        return _describe(_TORCH_DTYPES.get(dtype, dtype), tensor.shape, hashlib.sha256(flat.numpy().data).hexdigest())
+
+    return hasher
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def _read_header(path: Path) -> dict[str, _Stored]:
+    """The tensors of a safetensors file: 8 bytes of header length, a JSON header, then the bytes."""
+    broken = f"{path} is not a readable safetensors file: delete it and get it again."
+    try:
+        with path.open("rb") as stream:
+            n_header = int.from_bytes(stream.read(8), "little")
+            if not 2 <= n_header <= path.stat().st_size - 8:
+                raise ModelError(broken)
+            header = json.loads(stream.read(n_header))
+        return {
+            name: _Stored(path, 8 + n_header + entry["data_offsets"][0], _size(entry), entry["dtype"], tuple(entry["shape"]))
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ModelError(broken) from error
+
+
+def _size(entry: Mapping[str, Any]) -> int:
+    start, end = entry["data_offsets"]
+    return int(end) - int(start)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read as JSON ({error}): get the model again.") from error
+
+
+def _content(token: Any) -> Any:
+    """A special token's text: transformers writes either the text or a mapping that holds it."""
+    return token.get("content") if isinstance(token, dict) else token
