@@ -1,0 +1,157 @@
+"""The scorer of causal decoders: log-likelihoods by lm-eval's convention, each distinct token of a group fed once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.core.errors import ConfigError, ScoreError
+from harness.models.loaded import LoadedModel
+from harness.scoring import Progress, Request, Score
+from harness.scoring.encode import Encoded, encode_groups, window_tokens
+from harness.scoring.plain import BUDGET_TOKENS, score_plain
+from harness.scoring.readout import Reading
+from harness.scoring.tree import TreeEngine, deepest_path
+from harness.scoring.trie import Trie, make_tries
+
+ScoringPath = Literal["tree", "plain"]
+
+BATCH_TOKENS = 1024
+"""Padded tokens fed at once: enough to keep two cores busy, small enough for their caches (measured on SmolLM2-135M)."""
+
+MAX_TRIE_NODES = 4096
+"""A larger group is cut into several tries: a mask has nodes² entries."""
+
+_AGREE_NATS = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.25}
+"""How near tree and plain must be on the probe. What a wrong mask or a missing cap does is far larger in trained models."""
+
+_ROPE_BY_BATCH = ("dynamic", "longrope")
+"""Rotary scalings that depend on the longest row of a batch: such models are fed one request at a time."""
+
+
+class DecoderScorer:
+    """Scores requests with a loaded decoder. ``path`` says how: "tree", or "plain" where the model can't take tree masks.
+
+    The choice is made at construction by comparing both on a small probe, or forced. Groups that reach beyond a sliding
+    window are always scored plainly. ``tokens_fed`` counts fed tokens, padding left out.
+    """
+
+    identity = "loglikelihood/1"
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        path: Literal["auto", "tree", "plain"] = "auto",
+        progress: Progress | None = None,
+    ) -> None:
+        if batch_tokens < 1:
+            raise ConfigError(f"batch_tokens is {batch_tokens}: expected at least 1.")
+        config: Any = model.module.config
+        rope = getattr(config, "rope_parameters", None) or {}
+        row_by_row = rope.get("rope_type") in _ROPE_BY_BATCH
+        self._model = model
+        self._engine = TreeEngine(model, batch_tokens)
+        self._plain_tokens = 1 if row_by_row else min(batch_tokens, BUDGET_TOKENS)
+        self._window = window_tokens(config, model.tokenizer)
+        self._deepest = min(self._window, deepest_path(config) or self._window)
+        self._progress = progress
+        self.tokens_fed = 0
+        self.path: ScoringPath = (
+            path if path != "auto" else "plain" if row_by_row or not _tree_agrees(model, self._deepest) else "tree"
+        )
+
+    def score(self, groups: Sequence[Sequence[Request]]) -> list[list[Score]]:
+        """The scores of each group's requests, in order. Raises ScoreError for a score that is not finite."""
+        encoded = encode_groups(groups, self._model, self._window)
+        tries, plain = self._plan(encoded)
+        done = _Counting(self._progress, len(groups), Counter([trie.group for trie in tries] + [group for group, _ in plain]))
+        readings: dict[tuple[int, int], Reading] = {}
+        by_trie = self._engine.score(tries, lambda batch: done([tries[position].group for position in batch]))
+        for trie, rows in zip(tries, by_trie, strict=True):
+            readings.update(zip(((trie.group, request) for request in trie.requests), rows, strict=True))
+        requests = [encoded[group][request] for group, request in plain]
+        budget, told = self._plain_tokens, _groups_of(plain, done)
+        readings.update(zip(plain, score_plain(self._model, requests, budget_tokens=budget, done=told), strict=True))
+        self.tokens_fed += sum(trie.n_nodes for trie in tries) + sum(len(request.tokens) - 1 for request in requests)
+        return [
+            [_score(readings[g, r], request, self._model) for r, request in enumerate(group)] for g, group in enumerate(groups)
+        ]
+
+    def _plan(self, encoded: Sequence[Sequence[Encoded]]) -> tuple[list[Trie], list[tuple[int, int]]]:
+        """The tries to feed, and the (group, request) pairs that are fed plainly."""
+        tries: list[Trie] = []
+        plain: list[tuple[int, int]] = []
+        for group, requests in enumerate(encoded):
+            longest = max((len(request.tokens) - 1 for request in requests), default=0)
+            if self.path == "tree" and longest <= self._deepest:
+                tries += make_tries(group, requests, max_nodes=MAX_TRIE_NODES)
+            else:
+                plain += [(group, request) for request in range(len(requests))]
+        return tries, plain
+
+
+def _score(reading: Reading, request: Request, model: LoadedModel) -> Score:
+    loglik = float(reading.logprobs_nats.sum())
+    if not np.isfinite(loglik):
+        raise ScoreError(
+            f"the log-likelihood of {request.continuation[:60]!r} after {request.context[-60:]!r} is {loglik}: the weights of "
+            f"{type(model.module).__name__} or its dtype ({model.dtype}) are broken; check the compression, or use float32."
+        )
+    return Score(loglik, bool(reading.is_top.all()), len(reading.is_top))
+
+
+# ------------------------------------------------------------------------------------------------ does the tree path hold?
+
+
+def _tree_agrees(model: LoadedModel, deepest: int) -> bool:
+    """Whether the tree path gives this model's plain scores on a small probe with branches, two roots and padding."""
+    groups = _probe(model.module.get_input_embeddings().num_embeddings, deepest)  # type: ignore[operator]
+    tries = [trie for group, requests in enumerate(groups) for trie in make_tries(group, requests, max_nodes=MAX_TRIE_NODES)]
+    plain = score_plain(model, [request for group in groups for request in group])
+    try:
+        by_trie = TreeEngine(model, budget_tokens=MAX_TRIE_NODES).score(tries)
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError):
+        return False  # an architecture that takes no 4-D mask or no positions says so in many ways
+    tree = [reading for readings in by_trie for reading in readings]
+    worst = max(np.abs(a.logprobs_nats - b.logprobs_nats).max() for a, b in zip(tree, plain, strict=True))
+    return bool(worst <= _AGREE_NATS[model.dtype])
+
+
+def _probe(vocabulary: int, deepest: int) -> list[list[Encoded]]:
+    """Two groups of made-up requests, cut to ``deepest``: a stem with branches of several depths, and a second root."""
+
+    def tokens(start: int, n: int) -> tuple[int, ...]:
+        return tuple((start + 17 * i * i + 5 * i) % vocabulary for i in range(n))
+
+    stem = tokens(11, 6)
+    branches = [stem + tokens(start, n) for start, n in ((101, 4), (203, 2), (307, 5))]
+    deeper = branches[0] + tokens(409, 3)
+    other_root = tokens(29, 5)
+    groups = ([*branches, deeper, other_root], [stem])
+    return [[Encoded(path[: deepest + 1], len(path[: deepest + 1]) - 1) for path in group] for group in groups]
+
+
+# ------------------------------------------------------------------------------------------------ progress
+
+
+class _Counting:
+    """Tells how many groups are done when their last part is."""
+
+    def __init__(self, progress: Progress | None, n_groups: int, parts: Counter[int]) -> None:
+        self.progress, self.n_groups, self.parts = progress, n_groups, parts
+        self.n_done = n_groups - len(parts)
+
+    def __call__(self, groups: Sequence[int]) -> None:
+        self.parts.subtract(groups)
+        self.n_done += sum(self.parts[group] == 0 for group in set(groups))
+        if self.progress:
+            self.progress(self.n_done, self.n_groups)
+
+
+def _groups_of(plain: Sequence[tuple[int, int]], done: _Counting) -> Callable[[Sequence[int]], None]:
+    return lambda batch: done([plain[position][0] for position in batch])

@@ -1,0 +1,126 @@
+"""The tree path: tries fed as rows of one batch under a 4-D mask, the output head only where a score is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.models.loaded import LoadedModel
+from harness.scoring.plan import plan_batches
+from harness.scoring.readout import Reading, read_logits
+from harness.scoring.trie import Trie
+
+HEAD_ROWS = 512
+"""Positions whose logits are made at once: 512 x 50,000 in float32 are 100 MB."""
+
+_WINDOW_KEYS = ("sliding_window", "attention_chunk_size", "window_size")
+
+
+@dataclass(frozen=True, slots=True)
+class TreeEngine:
+    """Scores tries. Only valid where ``DecoderScorer`` found it to agree with the plain path."""
+
+    model: LoadedModel
+    budget_tokens: int
+
+    def score(self, tries: Sequence[Trie], done: Callable[[Sequence[int]], None] | None = None) -> list[list[Reading]]:
+        """For each trie its requests' readings, in order. ``done`` gets each batch's positions."""
+        readings: dict[int, list[Reading]] = {}
+        for batch in plan_batches([trie.n_nodes for trie in tries], budget_tokens=self.budget_tokens):
+            chosen = [tries[position] for position in batch]
+            with torch.inference_mode():
+                readings.update(zip(batch, self._score_batch(chosen), strict=True))
+            if done:
+                done(batch)
+        return [readings[position] for position in range(len(tries))]
+
+    def _score_batch(self, tries: Sequence[Trie]) -> list[list[Reading]]:
+        hidden = self._feed(tries)
+        width = hidden.shape[1]
+        reads = [
+            (row * width + node, token) for row, trie in enumerate(tries) for request in trie.reads for node, token in request
+        ]
+        places = np.array([place for place, _ in reads])
+        tokens = np.array([token for _, token in reads])
+        reading = self._read(hidden.flatten(0, 1), places, tokens)
+        return _split(reading, tries)
+
+    def _feed(self, tries: Sequence[Trie]) -> Tensor:
+        """The body's last hidden states, [tries, widest trie, hidden]."""
+        width = max(trie.n_nodes for trie in tries)
+        ids = np.zeros((len(tries), width), dtype=np.int64)
+        positions = np.zeros_like(ids)
+        visible = np.broadcast_to(np.eye(width, dtype=np.bool_), (len(tries), width, width)).copy()  # padding sees itself
+        for row, trie in enumerate(tries):
+            n = trie.n_nodes
+            ids[row, :n], positions[row, :n], visible[row, :n, :n] = trie.tokens, trie.depths, trie.visible()
+        device, dtype = self.model.device, next(self.model.module.parameters()).dtype
+        mask = torch.zeros((len(tries), 1, width, width), dtype=dtype, device=device)
+        mask.masked_fill_(~torch.from_numpy(visible).to(device)[:, None], torch.finfo(dtype).min)
+        out = body(self.model)(
+            input_ids=torch.from_numpy(ids).to(device),
+            attention_mask=mask,
+            position_ids=torch.from_numpy(positions).to(device),
+            use_cache=False,
+        )
+        states: Tensor = out.last_hidden_state
+        return states
+
+    def _read(self, hidden: Tensor, places: np.ndarray, tokens: np.ndarray) -> Reading:
+        """Read tokens off positions of ``hidden`` [positions, hidden], each position's logits made once."""
+        unique, inverse = np.unique(places, return_inverse=True)
+        logprobs, is_top = np.empty(len(places)), np.empty(len(places), dtype=np.bool_)
+        for start in range(0, len(unique), HEAD_ROWS):
+            here = np.flatnonzero((inverse >= start) & (inverse < start + HEAD_ROWS))
+            rows = torch.from_numpy(unique[start : start + HEAD_ROWS]).to(hidden.device)
+            part = read_logits(head(self.model, hidden[rows]), (inverse[here] - start).tolist(), tokens[here].tolist())
+            logprobs[here], is_top[here] = part.logprobs_nats, part.is_top
+        return Reading(logprobs, is_top)
+
+
+def body(model: LoadedModel) -> Any:
+    """The model without its output head."""
+    return model.module.base_model
+
+
+def head(model: LoadedModel, hidden: Tensor) -> Tensor:
+    """The logits of hidden states, with what the config lays over the output layer (Gemma 2: a cap; Cohere, Granite: a scale).
+
+    What is not known here shows as a difference to the plain path, and the model is scored there.
+    """
+    logits: Tensor = model.module.get_output_embeddings()(hidden)  # type: ignore[operator]
+    config: Any = model.module.config
+    if (scale := getattr(config, "logit_scale", None)) is not None:
+        logits = logits * scale
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:
+        logits = logits / divisor
+    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+def deepest_path(config: Any) -> int | None:
+    """How long a path may be before a sliding or chunked window would cut it: a mask of ours replaces the model's own.
+
+    None: as long as the model's window.
+    """
+    limits = [getattr(config, key, None) for key in _WINDOW_KEYS]
+    return min((limit for limit in limits if isinstance(limit, int)), default=None)
+
+
+def _split(reading: Reading, tries: Sequence[Trie]) -> list[list[Reading]]:
+    """One batch's reading cut into each trie's requests."""
+    made: list[list[Reading]] = []
+    start = 0
+    for trie in tries:
+        made.append([])
+        for request in trie.reads:
+            part = slice(start, start + len(request))
+            made[-1].append(Reading(reading.logprobs_nats[part], reading.is_top[part]))
+            start = part.stop
+    return made

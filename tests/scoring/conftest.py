@@ -1,0 +1,34 @@
+"""Tiny random decoders of every architecture, and the embedded real model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.models.decoder import Decoder
+from harness.models.loaded import LoadedModel
+from harness.models.sources import ResolvedModel
+from harness.models.tiny import make_tiny
+
+MakeModel = Callable[..., LoadedModel]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
+    """Makes the tiny model of an architecture, each once."""
+    made: dict[str, LoadedModel] = {}
+
+    def make(architecture: str, **changes: object) -> LoadedModel:
+        key = f"{architecture} {sorted(changes.items())}"
+        if key not in made:
+            folder = make_tiny(tmp_path_factory.mktemp(architecture), architecture, **changes)  # type: ignore[arg-type]
+            made[key] = Decoder().load(folder, device="cpu", dtype="float32")
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def smollm2(embedded_model: ResolvedModel) -> LoadedModel:
+    return Decoder().load(embedded_model.folder, device="cpu", dtype="float32")

@@ -1,0 +1,62 @@
+"""The trie: each prefix once, and every path seen as if it stood alone."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.scoring.encode import Encoded
+from harness.scoring.plan import plan_batches
+from harness.scoring.trie import Trie, make_tries
+
+_REQUESTS = st.lists(
+    st.lists(st.integers(0, 3), min_size=2, max_size=7).flatmap(
+        lambda tokens: st.builds(Encoded, st.just(tuple(tokens)), st.integers(1, len(tokens) - 1))
+    ),
+    max_size=8,
+)
+
+
+def _path(trie: Trie, node: int) -> tuple[int, ...]:
+    if node < 0:
+        return ()
+    return (*_path(trie, int(trie.parents[node])), int(trie.tokens[node]))
+
+
+@given(_REQUESTS, st.integers(1, 12))
+def test_every_read_stands_after_its_requests_own_prefix(requests: list[Encoded], max_nodes: int) -> None:
+    tries = make_tries(3, requests, max_nodes=max_nodes)
+    assert [index for trie in tries for index in trie.requests] == list(range(len(requests)))
+    for trie in tries:
+        assert trie.group == 3
+        for index, reads in zip(trie.requests, trie.reads, strict=True):
+            tokens, n = requests[index].tokens, requests[index].n_scored
+            wanted = [(tokens[:at], tokens[at]) for at in range(len(tokens) - n, len(tokens))]
+            assert [(_path(trie, node), token) for node, token in reads] == wanted
+
+
+@given(_REQUESTS)
+def test_each_distinct_prefix_is_one_node_that_sees_its_ancestors_only(requests: list[Encoded]) -> None:
+    for trie in make_tries(0, requests, max_nodes=10**6):
+        paths = [_path(trie, node) for node in range(trie.n_nodes)]
+        wanted = {request.tokens[:n] for request in requests for n in range(1, len(request.tokens))}
+        assert len(paths) == len(set(paths))
+        assert set(paths) == wanted
+        assert [len(path) - 1 for path in paths] == trie.depths.tolist()
+        seen = trie.visible()
+        for node, path in enumerate(paths):
+            assert [paths[other] for other in seen[node].nonzero()[0]] == [path[: n + 1] for n in range(len(path))]
+
+
+@given(_REQUESTS, st.integers(1, 12))
+def test_a_trie_outgrows_its_limit_only_for_a_single_request(requests: list[Encoded], max_nodes: int) -> None:
+    assert all(t.n_nodes <= max_nodes or len(t.requests) == 1 for t in make_tries(0, requests, max_nodes=max_nodes))
+
+
+@given(st.lists(st.integers(1, 50)), st.integers(1, 200))
+def test_a_plan_feeds_every_row_once_longest_first_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = plan_batches(lengths, budget_tokens=budget)
+    fed = [position for batch in batches for position in batch]
+    assert sorted(fed) == list(range(len(lengths)))
+    assert [lengths[p] for p in fed] == sorted(lengths, reverse=True)
+    assert all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= budget for batch in batches)
