@@ -1,0 +1,10 @@
+"""The gate: policy (margins, error rates, families of tests) and judge (a measured cell x its baseline x policy -> verdicts).
+
+Pure: records in, verdicts out; no model, no clock, no files but the policy's own. ``judge`` is the one verb.
+"""
+
+from harness.gate.feasibility import Feasibility, feasibility
+from harness.gate.judge import exit_code, judge
+from harness.gate.policy import Family, Mode, Policy, read_policy
+
+__all__ = ["Family", "Feasibility", "Mode", "Policy", "exit_code", "feasibility", "judge", "read_policy"]

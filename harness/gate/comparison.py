@@ -1,0 +1,140 @@
+"""Putting a task's run beside its baseline: item by item, by content digest, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from harness.baseline import Baseline, identity_differences, propose_command
+from harness.core.records import CellRun, Item, Outcomes, TaskInfo, TaskRun
+from harness.core.verdicts import PairedCounts
+
+RELABEL_LOOKUPS = 500
+"""New items that are looked at for another right answer; a message needs no more."""
+
+RELABEL_OPTIONS = 40
+"""Options above which an item is not looked at: every one of them means a digest."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """One task, before and now, over the same items in the same order (the run's). ``reused``: nothing was measured,
+    the outcomes are the baseline's own because nothing that decides them has changed."""
+
+    name: str
+    info: TaskInfo
+    digests: tuple[str, ...]
+    before: Bool[np.ndarray, " n"]
+    now: Bool[np.ndarray, " n"]
+    reused: bool
+
+    @property
+    def counts(self) -> PairedCounts:
+        """Items lost, gained and unchanged."""
+        lost = int(np.count_nonzero(self.before & ~self.now))
+        gained = int(np.count_nonzero(~self.before & self.now))
+        return PairedCounts(lost, gained, len(self.before) - lost - gained)
+
+    def capped(self, n_items: int) -> Comparison:
+        """At most ``n_items`` of the items: those with the smallest digests, a fixed sample as digests are SHA-256."""
+        if len(self.digests) <= n_items:
+            return self
+        kept: Int[np.ndarray, " m"] = np.sort(np.argsort(np.array(self.digests), kind="stable")[:n_items])
+        digests = tuple(self.digests[i] for i in kept)
+        return replace(self, digests=digests, before=self.before[kept], now=self.now[kept])
+
+
+@dataclass(frozen=True, slots=True)
+class Incomparable:
+    """Why a task can't be compared: one sentence."""
+
+    reason: str
+
+
+def compare(run: CellRun, baseline: Baseline, name: str) -> Comparison | Incomparable:
+    """One task of a run beside the baseline's; Incomparable unless both answered exactly the same items the same way."""
+    task, cell = run.runs[name], run.record.cell.id
+    if name not in baseline.record.tasks:
+        command = propose_command(cell, replaces=True)
+        return Incomparable(f"the baseline of {cell} has no task {name!r}: accept one with {command}.")
+    known = baseline.record.tasks[name]
+    rules = _differing_rules(task, known.info, known.scorer)
+    if rules:
+        return Incomparable(f"{'; '.join(rules)}: {_propose(cell)}")
+    joined = _join(baseline.outcomes[name], task)
+    if isinstance(joined, Incomparable):
+        return Incomparable(f"{joined.reason}: {_propose(cell)}")
+    if task.info.spec_digest != known.info.spec_digest:
+        return Incomparable(f"the task is set up differently (another specification digest, the same items): {_propose(cell)}")
+    reused = task.origin == "baseline"
+    if reused and (changed := identity_differences(baseline.record.provenance, run.record.provenance)):
+        return Incomparable(
+            f"the run shows the baseline's own outcomes although {', '.join(changed)} changed: measure it again."
+        )
+    return Comparison(name, known.info, task.outcomes.digests, joined, task.outcomes.correct, reused)
+
+
+def _propose(cell: str) -> str:
+    return (
+        f"nothing was compared; measure with the baseline's, or accept a new one with {propose_command(cell, replaces=True)}."
+    )
+
+
+def _differing_rules(task: TaskRun, known: TaskInfo, scorer: str) -> list[str]:
+    pairs = (
+        ("data version", known.data_version, task.info.data_version),
+        ("protocol", known.protocol, task.info.protocol),
+        ("kind of score", known.score_class, task.info.score_class),
+        ("tie rule", known.tie_rule, task.info.tie_rule),
+        ("scorer", scorer, task.scorer),
+    )
+    return [f"the {word} differs ({old!r} in the baseline, {new!r} now)" for word, old, new in pairs if old != new]
+
+
+def _join(before: Outcomes, task: TaskRun) -> Bool[np.ndarray, " n"] | Incomparable:
+    """Whether each of the run's items was right before, in the run's order. A limited run is compared on its own items."""
+    now = task.outcomes
+    if len(now) == 0:
+        return Incomparable("the run holds no item")
+    if before.digests == now.digests and len(set(now.digests)) == len(now):
+        return before.correct
+    place = {digest: index for index, digest in enumerate(before.digests)}
+    new = [digest for digest in now.digests if digest not in place]
+    missing = set(before.digests).difference(now.digests)
+    is_part = task.info.limit is not None and not new  # a stable sample: the baseline knows every item of it
+    if new or (missing and not is_part):
+        return Incomparable(_items_sentence(task, len(before), new, missing))
+    if len(place) != len(before) or len(set(now.digests)) != len(now):
+        return Incomparable("the same item stands more than once among the outcomes")
+    return before.correct[np.fromiter((place[digest] for digest in now.digests), np.intp, len(now))]
+
+
+def _items_sentence(task: TaskRun, n_before: int, new: list[str], missing: set[str]) -> str:
+    relabelled = _count_relabelled(task.items, set(new), missing)
+    told = f", {relabelled} of them re-labelled (the same question with another right answer)" if relabelled else ""
+    cut = f" (the run was limited to {task.info.limit})" if task.info.limit is not None else ""
+    return (
+        f"its items are not the baseline's: of {n_before:,} there, {len(missing):,} are missing and "
+        f"{len(new):,} are new{told}{cut}"
+    )
+
+
+def _count_relabelled(items: tuple[Item, ...], new: set[str], missing: set[str]) -> int:
+    """How many of the new items turn into a missing one when one option changes between right and wrong, or the one
+    right answer moves; looked for in the first few hundred only."""
+    if not missing:
+        return 0
+    candidates = (item for item in items if item.digest in new and len(item.options) <= RELABEL_OPTIONS)
+    return sum(
+        any(replace(item, gold=gold).digest in missing for gold in _other_golds(item))
+        for item in islice(candidates, RELABEL_LOOKUPS)
+    )
+
+
+def _other_golds(item: Item) -> list[tuple[int, ...]]:
+    moved = [(option,) for option in range(len(item.options))]
+    toggled = [tuple(sorted(set(item.gold) ^ {option})) for option in range(len(item.options))]
+    return [gold for gold in dict.fromkeys([*moved, *toggled]) if gold and gold != item.gold]

@@ -1,0 +1,84 @@
+"""Verdicts as sentences for people: what happened, how sure that is, what to do. Points are hundredths of all items."""
+
+from __future__ import annotations
+
+from harness.baseline import propose_command
+from harness.core.verdicts import Estimate, Evidence, Status
+
+
+def explain(cell: str, task: str, status: Status, evidence: Evidence) -> str:
+    """The sentence of a decided unit.
+
+    The command in it accepts the present state, for losses that were meant.
+    """
+    what = f"{task} {_changed(evidence.loss.value)} ({_interval(evidence.loss)}; {_flips(evidence)})"
+    if status is Status.REGRESSED:
+        return (
+            f"{what}: a loss above the {points(evidence.m0)} pt margin is proven (p {evidence.p_fail:.1g} < "
+            f"{evidence.level_fail:.1g}). Look at the lost items in the report; if the loss is meant, "
+            f"{propose_command(cell, replaces=True)}."
+        )
+    if status is Status.IMPROVED:
+        return (
+            f"{what}: a loss of {points(evidence.m1)} pt or more is excluded and the gain is significant. "
+            f"{propose_command(cell, replaces=True)} makes it the new baseline; nothing moved by itself."
+        )
+    if status is Status.PASS:
+        p = f"p {evidence.p_pass:.1g} < {evidence.level_pass:.1g}"
+        return f"{what}: a loss of {points(evidence.m1)} pt or more is excluded ({p})."
+    between = f"neither a loss above {points(evidence.m0)} pt nor one below {points(evidence.m1)} pt is proven"
+    return f"{what}: {between}; {_more(evidence)}"
+
+
+def explain_identical(task: str, evidence: Evidence, reused: bool) -> str:
+    """The sentence of a unit in which nothing changed."""
+    if reused:
+        return f"{task}: the weights, recovery, engine, scorer and items are the baseline's, so its outcomes hold unmeasured."
+    return (
+        f"{task}: not one of {evidence.counts.n_items:,} items flipped; about other items of the kind this proves "
+        f"a loss below {points(evidence.proven_margin)} pt."
+    )
+
+
+def explain_uninformative(task: str, accuracy: Estimate, floor: float, margin: float) -> str:
+    """The sentence of a task whose baseline knows too little to lose any of it."""
+    return (
+        f"{task}: the baseline's accuracy ({accuracy.value:.3f}, at least {accuracy.low:.3f}) is not clearly above what "
+        f"guessing or always giving the commonest answer scores ({floor:.3f} + {margin:.3f}): this task cannot show a loss."
+    )
+
+
+def points(fraction: float | None) -> str:
+    """A fraction of all items in points, with two decimals at most.
+
+    >>> points(0.005), points(0.0382), points(-0.01), points(None)
+    ('0.5', '3.82', '-1', 'unknown')
+    """
+    if fraction is None:
+        return "unknown"
+    text = f"{100 * fraction:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def _changed(loss: float) -> str:
+    if loss == 0:
+        return "neither lost nor gained"
+    return f"lost {points(loss)} pt" if loss > 0 else f"gained {points(-loss)} pt"
+
+
+def _interval(loss: Estimate) -> str:
+    return f"{100 * loss.level:g} % interval of the loss {points(loss.low)} to {points(loss.high)} pt"
+
+
+def _flips(evidence: Evidence) -> str:
+    counts = evidence.counts
+    noise = (
+        f", re-compressing alone moves it by {points(evidence.sigma_recompression)} pt" if evidence.sigma_recompression else ""
+    )
+    return f"{counts.n_lost:,} of {counts.n_items:,} items lost, {counts.n_gained:,} gained{noise}"
+
+
+def _more(evidence: Evidence) -> str:
+    if evidence.items_needed is None:
+        return "no number of items would decide against this spread of re-compressions: use a reproducible method."
+    return f"about {evidence.items_needed:,} more items would decide, or a larger margin in the policy."
