@@ -1,0 +1,187 @@
+"""Each cell in detail: what it knows beside its baseline and its dense model, and how the gate came to its verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.core.records import CellFailure, CellRun
+from harness.core.verdicts import POOLED, Evidence, Verdict
+from harness.report import format as fmt
+from harness.report.bundle import Reference, RunBundle, cell_of
+from harness.report.dense import DenseComparison, accuracy_of, compare_dense
+from harness.report.pairs import compared_flips
+from harness.report.plots import WIDTH, Axis, LossPlot, plot_loss
+from harness.report.status import StatusView, cases_of, cell_status, view_status
+from harness.report.view import CELL_ITSELF, NOT_COMPARED, EstimateView, accuracy_view, anchor, loss_view
+
+
+@dataclass(frozen=True, slots=True)
+class FactView:
+    """One line of what a cell is or cost."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRow:
+    """What a cell knows: one case beside its baseline and its dense model."""
+
+    task: str
+    status: StatusView
+    n_items: str
+    dense: EstimateView
+    baseline: EstimateView
+    candidate: EstimateView
+    retention: EstimateView
+    loss: EstimateView
+    plot: LossPlot | None
+    n_lost: str
+    n_gained: str
+    flips_href: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRow:
+    """How one case was judged; ``reason`` is the gate's sentence, the numbers are None where nothing was compared."""
+
+    task: str
+    status: StatusView
+    fails: bool
+    reason: str
+    numbers: EvidenceNumbers | None
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceNumbers:
+    """The numbers behind a verdict."""
+
+    m0: str
+    m1: str
+    p_fail: str
+    level_fail: str
+    p_pass: str
+    level_pass: str
+    proven: str
+    detectable: str
+    sigma: str
+    needed: str
+    retention_of_baseline: EstimateView
+
+
+@dataclass(frozen=True, slots=True)
+class CellView:
+    """One cell."""
+
+    id: str
+    cell: str
+    status: StatusView
+    facts: tuple[FactView, ...]
+    failure: str
+    outcomes: tuple[OutcomeRow, ...]
+    evidence: tuple[EvidenceRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CellsView:
+    """All cells, in matrix order."""
+
+    title: str
+    plot_width: int
+    plot_reach: str
+    cells: tuple[CellView, ...]
+
+
+def view_cells(bundle: RunBundle) -> CellsView:
+    """The cells of a run in detail."""
+    axis = Axis.over(case for verdict in bundle.verdicts for case in cases_of(verdict))
+    flipped = frozenset(anchor("flips", run.cell, run.info.name, name) for run, name, found in compared_flips(bundle) if found)
+    cells = tuple(_cell(bundle, entry, axis, flipped) for entry in bundle.cells)
+    return CellsView("In detail", WIDTH, fmt.points(axis.reach, signed=False), cells)
+
+
+def _cell(bundle: RunBundle, entry: CellRun | CellFailure, axis: Axis, flipped: frozenset[str]) -> CellView:
+    cell = cell_of(entry)
+    verdict = bundle.verdict_of(cell.id)
+    cases = cases_of(verdict) if verdict else ()
+    dense = compare_dense(bundle, entry) if isinstance(entry, CellRun) else {}
+    return CellView(
+        id=anchor("cell", cell.id),
+        cell=cell.id,
+        status=cell_status(verdict),
+        facts=_facts(entry, bundle.baselines.get(cell.id)) if isinstance(entry, CellRun) else (),
+        failure=fmt.visible(entry.reason) if isinstance(entry, CellFailure) else "",
+        outcomes=tuple(_outcome(entry, case, dense.get(case.task), axis, flipped) for case in cases)
+        if isinstance(entry, CellRun)
+        else (),
+        evidence=tuple(_evidence(case) for case in cases),
+    )
+
+
+def _facts(run: CellRun, baseline: Reference | None) -> tuple[FactView, ...]:
+    made = run.record.compression
+    share = f"{fmt.percent(made.n_weights_compressed / made.n_weights_total)} of {fmt.count(made.n_weights_total)} weights"
+    size = fmt.size(made.size_bytes)
+    if baseline is not None and baseline.compression.size_bytes != made.size_bytes:
+        size += f" (baseline {fmt.size(baseline.compression.size_bytes)})"
+    scored = sum(run.record.wall_s[name] for name in sorted(run.record.wall_s))
+    return (
+        FactView("Method", f"{made.method}, {made.stability}"),
+        FactView("Size", size),
+        FactView("Effective bits a weight", fmt.bits(made.effective_bits)),
+        FactView("Compressed", share if made.n_weights_compressed else "nothing"),
+        FactView("Time to compress", fmt.duration(made.wall_s) if made.n_weights_compressed else "nothing to do"),
+        FactView("Time to score", fmt.duration(scored)),
+    )
+
+
+def case_name(task: str) -> str:
+    """A case's name on the page."""
+    return "all tasks pooled" if task == POOLED else fmt.visible(task)
+
+
+def _outcome(entry: CellRun, case: Verdict, dense: DenseComparison | None, axis: Axis, flipped: frozenset[str]) -> OutcomeRow:
+    evidence = case.evidence
+    run = entry.runs.get(case.task)
+    measured = accuracy_of(run.outcomes) if run else None
+    n_items = evidence.counts.n_items if evidence else len(run.outcomes) if run else None
+    loss = loss_view(evidence.loss if evidence else None)
+    words = f"loss {loss.text}, interval {loss.interval}"
+    of_dense = accuracy_view(dense.retention if dense else None)
+    flips_id = anchor("flips", case.cell, case.task, "baseline")
+    return OutcomeRow(
+        task=case_name(case.task),
+        status=view_status(case),
+        n_items="unknown" if n_items is None else fmt.count(n_items),
+        dense=CELL_ITSELF if entry.record.cell.is_dense else accuracy_view(dense.accuracy_dense if dense else None),
+        baseline=accuracy_view(evidence.accuracy_baseline) if evidence else NOT_COMPARED,
+        candidate=accuracy_view(evidence.accuracy_candidate if evidence else measured),
+        retention=CELL_ITSELF if entry.record.cell.is_dense else of_dense,
+        loss=loss,
+        plot=plot_loss(evidence, axis, words) if evidence else None,
+        n_lost=fmt.count(evidence.counts.n_lost) if evidence else "–",
+        n_gained=fmt.count(evidence.counts.n_gained) if evidence else "–",
+        flips_href=flips_id if evidence and flips_id in flipped else "",
+    )
+
+
+def _evidence(case: Verdict) -> EvidenceRow:
+    numbers = _numbers(case.evidence) if case.evidence else None
+    return EvidenceRow(case_name(case.task), view_status(case), case.fails, fmt.visible(case.reason), numbers)
+
+
+def _numbers(evidence: Evidence) -> EvidenceNumbers:
+    proven, detectable = evidence.proven_margin, evidence.min_detectable_loss
+    return EvidenceNumbers(
+        m0=fmt.points(evidence.m0, 2, signed=False),
+        m1=fmt.points(evidence.m1, 2, signed=False),
+        p_fail=fmt.p_value(evidence.p_fail),
+        level_fail=fmt.level(evidence.level_fail),
+        p_pass=fmt.p_value(evidence.p_pass),
+        level_pass=fmt.level(evidence.level_pass),
+        proven="none" if proven is None else fmt.points(proven, 2, signed=False),
+        detectable="none" if detectable is None else fmt.points(detectable, 2, signed=False),
+        sigma="none" if evidence.sigma_recompression == 0 else fmt.points(evidence.sigma_recompression, 2, signed=False),
+        needed="" if evidence.items_needed is None else f"{fmt.count(evidence.items_needed)} more",
+        retention_of_baseline=accuracy_view(evidence.retention),
+    )

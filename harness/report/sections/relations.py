@@ -1,0 +1,127 @@
+"""Bars per relation: right answers of the dense model, the baseline and the candidate, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.core.records import CellRun, Outcomes, TaskRun
+from harness.core.verdicts import Status
+from harness.report import format as fmt
+from harness.report.bundle import RunBundle
+from harness.report.pairs import GroupCounts, comparable, count_groups
+from harness.report.plots import decimals
+from harness.report.view import anchor
+
+BAR_WIDTH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class BarView:
+    """One bar: whose, how long in drawing units, and its value in words."""
+
+    who: str
+    length: str
+    share: str
+    counts: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelationRow:
+    """One relation; ``change`` is candidate minus baseline in points."""
+
+    name: str
+    n_items: str
+    bars: tuple[BarView, ...]
+    change: str
+    direction: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelationTable:
+    """One task of one cell, the relations that changed most first."""
+
+    cell: str
+    task: str
+    id: str
+    summary: str
+    bar_width: int
+    columns: tuple[str, ...]
+    rows: tuple[RelationRow, ...]
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RelationsView:
+    """All tasks that have more than one relation."""
+
+    title: str
+    tables: tuple[RelationTable, ...]
+
+
+def view_relations(bundle: RunBundle) -> RelationsView:
+    """The relations of a run."""
+    found = []
+    for entry in bundle.cells:
+        if not isinstance(entry, CellRun):
+            continue
+        baseline = bundle.baselines.get(entry.record.cell.id)
+        dense = None if entry.record.cell.is_dense else bundle.dense.get(entry.record.cell.model)
+        verdict = bundle.verdict_of(entry.record.cell.id)
+        cases = verdict.tasks if verdict else ()
+        for run in entry.runs.values():
+            case = next((case for case in cases if case.task == run.info.name), None)
+            worth = case is not None and case.status in (Status.REGRESSED, Status.INCONCLUSIVE)
+            table = _table(run, comparable(run, baseline), comparable(run, dense), worth)
+            found += [table] if table else []
+    return RelationsView("Relations", tuple(found))
+
+
+def _table(run: TaskRun, baseline: Outcomes | None, dense: Outcomes | None, is_open: bool) -> RelationTable | None:
+    groups = count_groups(run, baseline, dense)
+    if len(groups) < 2:
+        return None
+    groups = tuple(sorted(groups, key=_order))
+    n_worse = sum(_change(group) < 0 for group in groups)
+    n_better = sum(_change(group) > 0 for group in groups)
+    summary = f"{len(groups)} relations, {n_worse} with fewer right answers than the baseline, {n_better} with more"
+    if baseline is None:
+        summary = f"{len(groups)} relations, no baseline with the same items"
+    whose = [who for who, had in (("dense", dense), ("baseline", baseline), ("candidate", run.outcomes)) if had is not None]
+    return RelationTable(
+        cell=run.cell,
+        task=fmt.visible(run.info.name),
+        id=anchor("relations", run.cell, run.info.name),
+        summary=summary,
+        bar_width=BAR_WIDTH,
+        columns=tuple(whose),
+        rows=tuple(_row(group) for group in groups),
+        open=is_open,
+    )
+
+
+def _change(group: GroupCounts) -> float:
+    return 0.0 if group.n_right_baseline is None else (group.n_right_candidate - group.n_right_baseline) / group.n_items
+
+
+def _order(group: GroupCounts) -> tuple[float, str]:
+    return (_change(group), group.group)
+
+
+def _row(group: GroupCounts) -> RelationRow:
+    counts = (("dense", group.n_right_dense), ("baseline", group.n_right_baseline), ("candidate", group.n_right_candidate))
+    bars = tuple(_bar(who, right, group.n_items) for who, right in counts if right is not None)
+    change = _change(group)
+    return RelationRow(
+        name=fmt.visible(group.group, 80),
+        n_items=fmt.count(group.n_items),
+        bars=bars,
+        change="not compared" if group.n_right_baseline is None else fmt.points(change),
+        direction="worse" if change < 0 else "better" if change > 0 else "same",
+        words="; ".join(f"{bar.who} {bar.share}" for bar in bars),
+    )
+
+
+def _bar(who: str, n_right: int, n_items: int) -> BarView:
+    share = n_right / n_items
+    return BarView(who, decimals(share * BAR_WIDTH), fmt.percent(share), f"{fmt.count(n_right)} of {fmt.count(n_items)}")

@@ -1,0 +1,125 @@
+"""The report in Markdown: for a CI job's summary, and the result table of the README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.core.verdicts import POOLED, Estimate
+from harness.report import format as fmt
+from harness.report.bundle import RunBundle
+from harness.report.markdown import escape, table
+from harness.report.pairs import Flip, compared_flips
+from harness.report.sections.banner import Finding, view_banner
+
+N_FLIPS = 5
+"""Lost items shown for each case that lost some; the page has the rest."""
+
+NONE = "–"
+
+
+def summarize(bundle: RunBundle, report_json: Mapping[str, Any]) -> str:
+    """The summary of a run: verdict, table, what to look at, and the first items lost."""
+    top = view_banner(bundle)
+    ran = (
+        f"Exit code **{top.exit_code}** ({top.exit_meaning}), policy `{top.policy}` ({top.policy_meaning}), "
+        f"started {top.started}, took {top.wall}."
+    )
+    parts = [f"## {top.status.word}: retention, profile {escape(bundle.profile)}", escape(top.sentence), ran]
+    if report_json["run"]["cells"]:
+        parts.append(summary_table(report_json))
+    if top.findings:
+        parts.append("### To look at")
+        parts.append("\n".join(map(_finding, top.findings)))
+    parts += _lost(bundle)
+    parts.append("The whole report is `index.html` beside this file; every number is in `report.json`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def summary_table(report_json: Mapping[str, Any]) -> str:
+    """The result table of a report.json, in Markdown: one row a cell, in matrix order.
+
+    Accuracy, retention and flips are of the pooled tasks (of the only pooled task where no pool was judged). Retention and
+    flips are against the dense model, the loss is against the cell's own baseline.
+    """
+    header = [
+        "Cell",
+        "Verdict",
+        "Loss against baseline",
+        "Accuracy",
+        "Kept of dense",
+        "Lost / gained of dense",
+        "Bits a weight",
+        "Size",
+    ]
+    rows = [_row(cell) for cell in report_json["run"]["cells"]]
+    return table(header, rows, [False, False, True, True, True, True, True, True])
+
+
+def _finding(finding: Finding) -> str:
+    tasks = f" ({escape(finding.tasks)})" if finding.tasks else ""
+    return f"- **{finding.status.word}** `{finding.cell}`{tasks}: {escape(finding.reason)}"
+
+
+def _row(cell: Mapping[str, Any]) -> list[str]:
+    name, status = f"`{cell['id']}`", _bold(cell["status"])
+    if cell["record"] is None:
+        return [name, status, *([NONE] * 6)]
+    pooled = (cell["verdict"] or {}).get("pooled")
+    evidence = pooled["evidence"] if pooled else None
+    compression = cell["record"]["compression"]
+    dense = _pooled(cell["against_dense"], cell)
+    is_dense = cell["cell"]["compression"] == "none" and cell["cell"]["recovery"] == "none"
+    return [
+        name,
+        status,
+        _with_interval(evidence["loss"], of_loss=True) if evidence else NONE,
+        _with_interval(evidence["accuracy_candidate"] if evidence else _pooled(cell["accuracy"], cell)),
+        "the reference" if is_dense else _with_interval(dense and dense["retention"]),
+        NONE if dense is None else f"{fmt.count(dense['counts']['n_lost'])} / {fmt.count(dense['counts']['n_gained'])}",
+        fmt.bits(compression["effective_bits"]),
+        fmt.size(compression["size_bytes"]),
+    ]
+
+
+def _pooled(cases: Mapping[str, Any], cell: Mapping[str, Any]) -> Any:
+    """A case's entry for the pool, or for the only pooled task, or None."""
+    if POOLED in cases:
+        return cases[POOLED]
+    pooled = [name for name, info in cell["record"]["tasks"].items() if info["pooled"]]
+    return cases.get(pooled[0]) if len(pooled) == 1 else None
+
+
+def _with_interval(value: Mapping[str, Any] | None, of_loss: bool = False) -> str:
+    if value is None:
+        return NONE
+    if "reason" in value:
+        return "undefined"
+    found = Estimate(**value)
+    if of_loss:
+        return f"{fmt.points(found.value)} {fmt.points_interval(found.low, found.high)}"
+    return f"{fmt.percent(found.value)} {fmt.percent_interval(found.low, found.high)}"
+
+
+def _bold(status: str) -> str:
+    return f"**{status}**" if status in ("REGRESSED", "INVALID", "INCONCLUSIVE") else status
+
+
+def _lost(bundle: RunBundle) -> list[str]:
+    parts = []
+    for run, reference, found in compared_flips(bundle):
+        lost = [flip for flip in found if flip.lost]
+        if reference != "baseline" or not lost:
+            continue
+        title = f"Lost by {escape(f'{run.cell}-{run.info.name}')} ({len(lost)}, first {min(N_FLIPS, len(lost))})"
+        header = ["Asked", "Right", "Baseline said", "Candidate said"]
+        parts += [f"### {title}", table(header, [_flip(flip) for flip in lost[:N_FLIPS]], [False] * 4)]
+    return parts
+
+
+def _flip(flip: Flip) -> list[str]:
+    gold = "; ".join(flip.item.options[g] for g in flip.item.gold)
+    return [
+        escape(text or "none of the options", 120)
+        for text in (flip.item.prompt, gold, flip.answer_reference, flip.answer_candidate)
+    ]
