@@ -1,0 +1,184 @@
+"""A candidate: one cell's model, brought into being as late as possible and only once.
+
+Digests come from manifests; the dense model is loaded, compressed or restored from the store only when something must
+be compressed or scored that is not stored yet.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from harness.compression import COMPRESSION, CompressionMethod
+from harness.compression.calibration import CalibrationText, load_text, shipped_text
+from harness.core.digest import digest_file, digest_json
+from harness.core.errors import ConfigError
+from harness.core.probes import ProbeIndex
+from harness.core.records import SCHEMA_VERSION
+from harness.core.serial import atomic_path, write_json
+from harness.execution.matrix import CellPlan
+from harness.execution.store import Store, WeightsManifest
+from harness.models import MODELS
+from harness.models.loaded import LoadedModel, ModelFamily
+from harness.models.sources import ResolvedModel
+from harness.recovery import RECOVERY, RecoveryMethod, recipe_digest
+
+log = logging.getLogger(__name__)
+
+_WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A deliberate variation of a re-compression, to measure its noise: another calibration sample, other threads."""
+
+    label: str
+    seed: int
+    threads: int
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One cell's model. ``base`` is the folder that relative paths of the matrix start from; ``fresh``: compress again even
+    when the store has the weights."""
+
+    plan: CellPlan
+    dense: ResolvedModel
+    store: Store
+    device: str
+    dtype: str
+    probes: Callable[[], ProbeIndex]
+    base: Path
+    fresh: bool = False
+    variant: Variant | None = None
+    _manifest: WeightsManifest | None = field(default=None)
+    _model: LoadedModel | None = field(default=None)
+    _recovered: LoadedModel | None = field(default=None)
+
+    def weights(self) -> WeightsManifest:
+        """What the cell's weights are and what making them cost; compresses when they are not stored."""
+        if self._manifest is None:
+            method, text = self._method()
+            key = self._weights_key(method, text)
+            with self.store.lock(key):
+                found = None if self.fresh else self.store.find_weights(key)
+                self._manifest = found or self._compress(method, text, key)
+        return self._manifest
+
+    def model(self) -> LoadedModel:
+        """The model to score: dense weights, compressed, recovered."""
+        if self._recovered is None:
+            manifest = self.weights()
+            if self._model is None:
+                self._model = self._load()
+                self._restore(self._model, manifest)
+            self._recovered = self.recovery().recover(self._model, None)
+        return self._recovered
+
+    def tokenizer(self) -> Any:
+        """The model's tokenizer, without loading the model."""
+        return self._family().load_tokenizer(self.dense.folder)
+
+    def recovery(self) -> RecoveryMethod:
+        """The cell's recovery method, made from its recipe."""
+        name, fields = self.plan.recovery
+        return cast(RecoveryMethod, make_method("recovery", self.plan.cell.recovery, RECOVERY.load(name), fields))
+
+    def recovery_digest(self) -> str:
+        """The digest of the recovery's recipe."""
+        return recipe_digest(self.recovery())
+
+    # -------------------------------------------------------------------------------------------- compressing
+
+    def _method(self) -> tuple[CompressionMethod, CalibrationText | None]:
+        name, given = self.plan.compression
+        fields = dict(given)
+        source = fields.pop("calibration", None)
+        if self.variant is not None:
+            fields["seed"] = self.variant.seed
+        method = cast(
+            CompressionMethod, make_method("compression", self.plan.cell.compression, COMPRESSION.load(name), fields)
+        )
+        if not method.needs_text:
+            return method, None
+        return method, shipped_text() if source is None else load_text(self.base / source)
+
+    def _weights_key(self, method: CompressionMethod, text: CalibrationText | None) -> str:
+        variation = None if self.variant is None else [self.variant.label, self.variant.threads]
+        return digest_json([self.dense.weights_digest, self.dtype, method.recipe(text), variation])
+
+    def _compress(self, method: CompressionMethod, text: CalibrationText | None, key: str) -> WeightsManifest:
+        from harness.models.digest import digest_weights
+
+        if text is not None:
+            text.refuse_probes(self.probes())
+        model = self._load()
+        layers = self._family().linear_layers(model)
+        if method.name != "none":
+            log.info("%s: compressing %d layers (%s)", self.plan.cell.id, len(layers), self.plan.cell.compression)
+        with _threads(self.variant.threads if self.variant else None):
+            made = method.compress(model, layers, text)
+        changed = method.name != "none"
+        manifest = WeightsManifest(
+            schema_version=SCHEMA_VERSION,
+            weights_digest=digest_weights(model.module) if changed else self.dense.weights_digest,
+            compression=made,
+            files={_WEIGHTS: self._save(key, layers)} if changed else {},
+        )
+        write_json(self.store.weights_folder(key) / "manifest.json", manifest)
+        self._model = model
+        return manifest
+
+    def _save(self, key: str, layers: Mapping[str, Any]) -> str:
+        from safetensors.torch import save_file
+
+        path = self.store.weights_folder(key) / _WEIGHTS
+        tensors = {f"{name}.weight": layer.weight.detach().cpu().contiguous() for name, layer in layers.items()}
+        with atomic_path(path) as neighbour:
+            save_file(tensors, neighbour)
+        return digest_file(path)
+
+    def _restore(self, model: LoadedModel, manifest: WeightsManifest) -> None:
+        if not manifest.files:
+            return
+        from safetensors.torch import load_file
+
+        method, text = self._method()
+        path = self.store.weights_folder(self._weights_key(method, text)) / _WEIGHTS
+        parameters = dict(model.module.named_parameters())
+        for name, tensor in load_file(path).items():
+            parameters[name].data.copy_(tensor)
+
+    def _load(self) -> LoadedModel:
+        return self._family().load(self.dense.folder, device=self.device, dtype=self.dtype)
+
+    def _family(self) -> ModelFamily:
+        return cast(ModelFamily, MODELS.load(self.plan.model.family)())
+
+
+def make_method(kind: str, name: str, method: Callable[..., Any], fields: Mapping[str, Any]) -> Any:
+    """A method from the matrix's fields. Raises ConfigError naming the entry for unknown or missing fields."""
+    try:
+        return method(**fields)
+    except TypeError as error:
+        known = ", ".join(getattr(method, "__dataclass_fields__", {})) or "none"
+        raise ConfigError(f"{kind} {name!r} of the matrix: {error}; its fields are: {known}.") from error
+
+
+@contextmanager
+def _threads(n_threads: int | None) -> Iterator[None]:
+    if n_threads is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

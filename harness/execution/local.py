@@ -1,0 +1,246 @@
+"""Measuring on this machine: one cell at a time, each task in blocks that a killed run resumes after."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, cast
+
+from harness.baseline import Baseline
+from harness.core.digest import digest_json
+from harness.core.errors import MissingDependencyError
+from harness.core.probes import ProbeIndex
+from harness.core.records import (
+    ENGINE_IDENTITY,
+    SCHEMA_VERSION,
+    CellRecord,
+    CellRun,
+    Item,
+    ItemOutcome,
+    Origin,
+    Outcomes,
+    Provenance,
+    TaskInfo,
+    TaskRun,
+)
+from harness.execution.candidate import Candidate, Variant, make_method
+from harness.execution.engine import describe_engine, harness_version, read_commit
+from harness.execution.matrix import CellPlan, Matrix, ModelEntry, TaskEntry
+from harness.execution.progress import Progress
+from harness.execution.store import BLOCK_ITEMS, Store
+from harness.knowledge import KNOWLEDGE, KnowledgeTask
+from harness.models.sources import ResolvedModel, parse_source, resolve
+from harness.scoring import SCORERS, Scorer, Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureOptions:
+    """How to measure. ``fresh``: nothing stored or unchanged is taken over. ``variant``: a deliberate re-compression."""
+
+    device: str = "auto"
+    data: Path | None = None
+    limit: int | None = None
+    fresh: bool = False
+    variant: Variant | None = None
+
+
+def measure_cell(
+    matrix: Matrix,
+    plan: CellPlan,
+    tasks: Sequence[str],
+    *,
+    options: MeasureOptions,
+    store: Store,
+    progress: Progress,
+    baseline: Baseline | None = None,
+) -> CellRun:
+    """Measure ``tasks`` of one cell; what is stored, or identical to the baseline's, costs no forward pass.
+
+    Raises HarnessError for everything that makes the cell INVALID; finished blocks stay in the store.
+    """
+    _check_torch()
+    base = matrix.path.parent
+    made = {name: _task(name, plan.tasks[name], options.limit, base) for name in tasks}
+    dense = resolve_model(plan.model, base, store, progress)
+    device, dtype = _place(options.device, plan.model.dtype)
+    candidate = Candidate(
+        plan=plan,
+        dense=dense,
+        store=store,
+        device=device,
+        dtype=dtype,
+        probes=lambda: _probe_index(plan, base),
+        base=base,
+        fresh=options.fresh,
+        variant=options.variant,
+    )
+    weights = candidate.weights()
+    provenance = Provenance(
+        model_source=plan.model.source,
+        dense_digest=dense.weights_digest,
+        weights_digest=weights.weights_digest,
+        tokenizer_digest=dense.tokenizer_digest,
+        recovery_digest=candidate.recovery_digest(),
+        engine=describe_engine(device, dtype),
+        harness_version=harness_version(),
+        commit=read_commit(base),
+        measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    measured = {
+        name: _Measurement(candidate, provenance, task, name, options, store, baseline, progress).run()
+        for name, task in made.items()
+    }
+    record = CellRecord(
+        schema_version=SCHEMA_VERSION,
+        cell=plan.cell,
+        profile=plan.profile,
+        compression=weights.compression,
+        provenance=provenance,
+        tasks={name: run.info for name, (run, _) in measured.items()},
+        scorers={name: run.scorer for name, (run, _) in measured.items()},
+        origins={name: run.origin for name, (run, _) in measured.items()},
+        wall_s={name: wall_s for name, (_, wall_s) in measured.items()},
+    )
+    return CellRun(record=record, runs={name: run for name, (run, _) in measured.items()})
+
+
+@dataclass(slots=True)
+class _Measurement:
+    """One task on one candidate: from the store, from an identical baseline, or by forward passes."""
+
+    candidate: Candidate
+    provenance: Provenance
+    task: KnowledgeTask
+    name: str
+    options: MeasureOptions
+    store: Store
+    baseline: Baseline | None
+    progress: Progress
+    _n_before: int = 0
+
+    def run(self) -> tuple[TaskRun, float]:
+        """The task run and the wall time of its forward passes in seconds (as once measured, where it was stored)."""
+        key = self._key()
+        with self.store.lock(key):
+            if self.options.fresh:
+                self.store.drop_result(key)
+            elif found := self.store.find_result(key):
+                return self._task_run(found.info, found.items, found.outcomes, "stored"), found.wall_s
+            info, items = self.task.build(self._tokenizer())
+            unchanged = None if self.options.fresh else self._unchanged(info)
+            if unchanged is not None:
+                return self._task_run(info, items, unchanged, "baseline"), 0.0
+            started_s = time.perf_counter()
+            outcomes = self._measure(key, items)
+            wall_s = time.perf_counter() - started_s
+            self.store.put_result(
+                key, info=info, scorer=self._scorer_identity(), wall_s=wall_s, items=items, outcomes=outcomes
+            )
+            return self._task_run(info, items, outcomes, "measured"), wall_s
+
+    def _measure(self, key: str, items: tuple[Item, ...]) -> Outcomes:
+        starts = range(0, len(items), BLOCK_ITEMS)
+        blocks: list[Outcomes] = []
+        scorer: Scorer | None = None
+        for index, start in enumerate(starts):
+            block = items[start : start + BLOCK_ITEMS]
+            done = self.store.find_block(key, index, tuple(item.digest for item in block))
+            if done is None:
+                scorer = scorer or self._scorer(lambda n, _: self.progress.update(self._n_before + n, len(items)))
+                self._n_before = start
+                done = self._score(scorer, block)
+                self.store.put_block(key, index, done)
+            blocks.append(done)
+        return Outcomes.concatenate(blocks)
+
+    def _score(self, scorer: Scorer, block: Sequence[Item]) -> Outcomes:
+        scores = scorer.score([self.task.requests(item) for item in block])
+        rows: list[ItemOutcome] = [self.task.outcome(item, found) for item, found in zip(block, scores, strict=True)]
+        made = Outcomes.of(tuple(item.digest for item in block), rows)
+        return made if self.task.keeps_option_scores else replace(made, option_logliks_nats=None)
+
+    def _key(self) -> str:
+        engine = {part: self.provenance.engine[part] for part in ENGINE_IDENTITY}
+        made_from = [
+            self.provenance.weights_digest,
+            self.provenance.recovery_digest,
+            self.provenance.tokenizer_digest,
+            self.task.spec_digest(),
+            self.options.limit,
+            self._scorer_identity(),
+            engine,
+        ]
+        return digest_json(made_from)
+
+    def _unchanged(self, info: TaskInfo) -> Outcomes | None:
+        if self.baseline is None:
+            return None
+        return self.baseline.outcomes_if_identical(self.provenance, info, self._scorer_identity())
+
+    def _task_run(self, info: TaskInfo, items: tuple[Item, ...], outcomes: Outcomes, origin: Origin) -> TaskRun:
+        return TaskRun(
+            cell=self.candidate.plan.cell.id,
+            info=info,
+            items=items,
+            outcomes=outcomes,
+            scorer=self._scorer_identity(),
+            origin=origin,
+        )
+
+    def _tokenizer(self) -> Tokenizer:
+        return cast(Tokenizer, self.candidate.tokenizer())
+
+    def _scorer(self, tell: Callable[[int, int], None]) -> Scorer:
+        made = SCORERS.load(self.candidate.plan.model.family)(self.candidate.model(), progress=tell)
+        self.progress.start(f"{self.candidate.plan.cell.id}-{self.name}: scoring items")
+        return cast(Scorer, made)
+
+    def _scorer_identity(self) -> str:
+        identity: str = SCORERS.load(self.candidate.plan.model.family).identity
+        return identity
+
+
+def _task(name: str, entry: TaskEntry, limit: int | None, base: Path) -> KnowledgeTask:
+    """A task from its matrix entry; its option ``folder`` is a path that starts at ``base``, the matrix's folder."""
+    options = {key: base / value if key == "folder" else value for key, value in entry.options.items()}
+    return cast(KnowledgeTask, make_method("task", name, KNOWLEDGE.load(entry.suite), {"limit": limit, **options}))
+
+
+def _probe_index(plan: CellPlan, base: Path) -> ProbeIndex:
+    def sentences() -> Iterable[str]:
+        for name, entry in plan.tasks.items():
+            yield from _task(name, entry, None, base).probe_sentences()
+
+    return ProbeIndex.of(sentences())
+
+
+def resolve_model(model: ModelEntry, base: Path, store: Store, progress: Progress) -> ResolvedModel:
+    """The local folder of a matrix entry's source; relative paths start at ``base``, the matrix's folder."""
+    source: Any = parse_source(model.source)
+    kind = model.source.partition(":")[0]
+    spec = f"{kind}:{base / Path(source.path).expanduser()}" if kind in ("dir", "gguf") else model.source
+    return resolve(spec, model.sha256, store.root, progress.say)
+
+
+def _place(device: str, dtype: str) -> tuple[str, str]:
+    from harness.models.device import pick_device, pick_dtype
+
+    chosen = pick_device(device)
+    return chosen, pick_dtype(dtype, chosen)
+
+
+def _check_torch() -> None:
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"measuring needs the package {error.name!r}: pip install 'retention-harness[measure]' "
+            "(judging and reporting stored runs works without)."
+        ) from error

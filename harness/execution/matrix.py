@@ -1,0 +1,168 @@
+"""The matrix of cells: ``matrix.toml`` read, checked and expanded, without touching torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.compression import COMPRESSION
+from harness.core.errors import ConfigError, UnknownNameError
+from harness.core.records import Cell, record
+from harness.core.serial import read_toml
+from harness.core.shelf import Shelf, unknown_name
+from harness.core.verdicts import POOLED
+from harness.knowledge import KNOWLEDGE
+from harness.models import MODELS
+from harness.recovery import RECOVERY
+
+
+@record
+class ModelEntry:
+    """A model of a profile. ``sha256`` pins the file of ``wheel:`` and ``gguf:`` sources; ``dtype`` "auto" is float32 on a
+    CPU and bfloat16 on a GPU."""
+
+    source: str
+    family: str
+    sha256: str | None = None
+    dtype: str = "auto"
+
+
+@record
+class Profile:
+    """Where cells run: the models that a name stands for there."""
+
+    models: dict[str, ModelEntry]
+    about: str = ""
+
+
+@record
+class TaskEntry:
+    """A task: a suite of the knowledge shelf and its options."""
+
+    suite: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@record
+class Grid:
+    """Cells as a product; their tasks are measured on each of them."""
+
+    profiles: tuple[str, ...]
+    models: tuple[str, ...]
+    compressions: tuple[str, ...]
+    recoveries: tuple[str, ...]
+    tasks: tuple[str, ...]
+
+
+@record
+class MatrixFile:
+    """``matrix.toml`` as written."""
+
+    profiles: dict[str, Profile]
+    compressions: dict[str, dict[str, Any]]
+    recoveries: dict[str, dict[str, Any]]
+    tasks: dict[str, TaskEntry]
+    grid: tuple[Grid, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CellPlan:
+    """One declared cell of a profile with everything that measuring it needs. ``compression`` and ``recovery`` are the
+    method's name and its recipe fields; ``tasks`` maps task names to (suite, options) in matrix order."""
+
+    cell: Cell
+    profile: str
+    model: ModelEntry
+    compression: tuple[str, Mapping[str, Any]]
+    recovery: tuple[str, Mapping[str, Any]]
+    tasks: Mapping[str, TaskEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """The cells of one profile by id, in the order of the file."""
+
+    path: Path
+    profile: str
+    cells: Mapping[str, CellPlan]
+
+    def plan(self, cell_id: str) -> CellPlan:
+        """The plan of a cell id. Raises UnknownNameError with the nearest ids."""
+        Cell.parse(cell_id)
+        found = self.cells.get(cell_id)
+        if found is None:
+            raise UnknownNameError(f"profile {self.profile!r}: {unknown_name('cell', cell_id, self.cells)}")
+        return found
+
+    def dense_of(self, plan: CellPlan) -> CellPlan | None:
+        """The declared dense cell of the same model, if there is one."""
+        return next((p for p in self.cells.values() if p.cell.is_dense and p.cell.model == plan.cell.model), None)
+
+    @property
+    def n_tasks(self) -> int:
+        """All (cell, task) pairs of the profile: the family of the task tests."""
+        return sum(len(plan.tasks) for plan in self.cells.values())
+
+
+def read_matrix(path: Path, profile: str) -> Matrix:
+    """The matrix of one profile. Raises ConfigError (file, line, key), UnknownNameError (with "did you mean"), CellIdError."""
+    text = read_toml(path, MatrixFile)
+    try:
+        _known("profile", [profile], text.profiles)
+        _check_entries(text)
+        cells = {plan.cell.id: plan for grid in text.grid if profile in grid.profiles for plan in _expand(text, grid, profile)}
+    except ConfigError as error:
+        raise type(error)(f"{path}: {error}") from error
+    if not cells:
+        raise ConfigError(f"{path}: profile {profile!r} has no cells: name it in the `profiles` of a [[grid]].")
+    return Matrix(path=path, profile=profile, cells=cells)
+
+
+def _check_entries(text: MatrixFile) -> None:
+    for profile in text.profiles.values():
+        _known("model family", [m.family for m in profile.models.values()], MODELS)
+    _methods("compression method", text.compressions, COMPRESSION)
+    _methods("recovery method", text.recoveries, RECOVERY)
+    _known("knowledge suite", [task.suite for task in text.tasks.values()], KNOWLEDGE)
+    if POOLED in text.tasks:
+        raise ConfigError(f"a task can't be called {POOLED!r}: that is the name of a cell's own case; rename it.")
+    for grid in text.grid:
+        _known("profile", grid.profiles, text.profiles)
+        _known("compression", grid.compressions, text.compressions)
+        _known("recovery", grid.recoveries, text.recoveries)
+        _known("task", grid.tasks, text.tasks)
+
+
+def _methods(kind: str, entries: Mapping[str, Mapping[str, Any]], shelf: Shelf) -> None:
+    for name, fields in entries.items():
+        if "method" not in fields:
+            raise ConfigError(f"{kind.split(maxsplit=1)[0]} {name!r} has no `method`; known: {', '.join(sorted(shelf))}.")
+        _known(kind, [fields["method"]], shelf)
+
+
+def _known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(unknown_name(kind, name, known))
+
+
+def _expand(text: MatrixFile, grid: Grid, profile: str) -> Iterable[CellPlan]:
+    models = text.profiles[profile].models
+    _known(f"model of profile {profile!r}", grid.models, models)
+    for model in grid.models:
+        for compression in grid.compressions:
+            for recovery in grid.recoveries:
+                yield CellPlan(
+                    cell=Cell(model, compression, recovery),
+                    profile=profile,
+                    model=models[model],
+                    compression=_split(text.compressions[compression]),
+                    recovery=_split(text.recoveries[recovery]),
+                    tasks={name: text.tasks[name] for name in grid.tasks},
+                )
+
+
+def _split(fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    return fields["method"], {key: value for key, value in fields.items() if key != "method"}

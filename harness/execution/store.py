@@ -1,0 +1,176 @@
+"""The content-addressed run store: compressed weights and task results, keyed by what they were made from.
+
+    <cache>/models/…                    converted models (``harness.models.sources``)
+    <cache>/weights/<key>/              weights.safetensors + manifest.json, of one recipe on one dense model
+    <cache>/results/<key>/              block-00000.parquet … while measuring, then items, outcomes, manifest.json
+
+A key is the digest of everything that a result depends on, never a name. An entry is there when its manifest is;
+manifests hold the SHA-256 of their files, so a truncated or edited entry is found out, re-made, and never served.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock, Timeout
+
+from harness.core.columns import read_items, read_outcomes, write_items, write_outcomes
+from harness.core.digest import digest_file
+from harness.core.errors import FileFormatError
+from harness.core.records import SCHEMA_VERSION, CompressionRecord, Item, Outcomes, TaskInfo, record
+from harness.core.serial import read_json, storage_errors, write_json
+
+log = logging.getLogger(__name__)
+
+BLOCK_ITEMS = 128
+"""Items a block: what a killed run loses at most. Fixed, because the scorer's batches never cross a block."""
+
+
+@record
+class WeightsManifest:
+    """Compressed weights in the store. ``weights_digest`` is of the whole model after compression."""
+
+    schema_version: int
+    weights_digest: str
+    compression: CompressionRecord
+    files: dict[str, str]
+
+
+@record
+class ResultManifest:
+    """A finished task result in the store."""
+
+    schema_version: int
+    info: TaskInfo
+    scorer: str
+    wall_s: float
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """A finished task result read back."""
+
+    info: TaskInfo
+    items: tuple[Item, ...]
+    outcomes: Outcomes
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The store under one cache folder."""
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> Store:
+        """``$HARNESS_CACHE``, else ``retention-harness`` in the user's cache folder."""
+        chosen = os.environ.get("HARNESS_CACHE")
+        if chosen:
+            return cls(Path(chosen).expanduser().resolve())
+        base = os.environ.get("XDG_CACHE_HOME")
+        return cls((Path(base) if base else Path.home() / ".cache") / "retention-harness")
+
+    def weights_folder(self, key: str) -> Path:
+        """Where the compressed weights of a key lie."""
+        return self.root / "weights" / key
+
+    def result_folder(self, key: str) -> Path:
+        """Where the task result of a key lies."""
+        return self.root / "results" / key
+
+    def find_weights(self, key: str) -> WeightsManifest | None:
+        """The manifest of stored weights, or None where there are none or they are broken (said in the log)."""
+        return _checked(self.weights_folder(key), WeightsManifest)
+
+    def find_result(self, key: str) -> StoredResult | None:
+        """A stored task result, or None where there is none or it is broken (said in the log)."""
+        folder = self.result_folder(key)
+        manifest = _checked(folder, ResultManifest)
+        if manifest is None:
+            return None
+        outcomes = read_outcomes(folder / "outcomes.parquet")
+        return StoredResult(manifest.info, read_items(folder / "items.parquet"), outcomes, manifest.wall_s)
+
+    def put_result(
+        self, key: str, *, info: TaskInfo, scorer: str, wall_s: float, items: tuple[Item, ...], outcomes: Outcomes
+    ) -> None:
+        """Store a finished result; its blocks are then no longer needed."""
+        folder = self.result_folder(key)
+        write_items(folder / "items.parquet", items)
+        write_outcomes(folder / "outcomes.parquet", outcomes)
+        files = {name: digest_file(folder / name) for name in ("items.parquet", "outcomes.parquet")}
+        write_json(folder / "manifest.json", ResultManifest(SCHEMA_VERSION, info, scorer, wall_s, files))
+        self.drop_blocks(key)
+
+    def put_block(self, key: str, index: int, outcomes: Outcomes) -> None:
+        """Store the outcomes of one block of items."""
+        write_outcomes(self._block(key, index), outcomes)
+
+    def find_block(self, key: str, index: int, digests: tuple[str, ...]) -> Outcomes | None:
+        """A stored block of exactly these items, or None (missing, or broken: said in the log)."""
+        path = self._block(key, index)
+        if not path.exists():
+            return None
+        try:
+            outcomes = read_outcomes(path)
+        except FileFormatError as error:
+            log.warning("stored block is broken and is measured again: %s", error)
+            return None
+        return outcomes if outcomes.digests == digests else None
+
+    def drop_result(self, key: str) -> None:
+        """Forget a result and its blocks."""
+        (self.result_folder(key) / "manifest.json").unlink(missing_ok=True)
+        self.drop_blocks(key)
+
+    def drop_blocks(self, key: str) -> None:
+        """Remove a result's blocks."""
+        for path in self.result_folder(key).glob("block-*.parquet"):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Keep other processes away from one key; says so while it waits."""
+        path = self.root / "locks" / f"{key}.lock"
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("another process is working on the same thing: waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _block(self, key: str, index: int) -> Path:
+        return self.result_folder(key) / f"block-{index:05d}.parquet"
+
+
+M = TypeVar("M", WeightsManifest, ResultManifest)
+
+
+def _checked(folder: Path, kind: type[M]) -> M | None:
+    path = folder / "manifest.json"
+    if not path.exists():
+        return None
+    try:
+        manifest = read_json(path, kind)
+        for name, digest in manifest.files.items():
+            if not (folder / name).exists() or digest_file(folder / name) != digest:
+                raise FileFormatError(f"{folder / name} is not the file that was stored.")
+    except FileFormatError as error:
+        log.warning("stored entry is broken and is made again: %s", error)
+        path.unlink(missing_ok=True)
+        return None
+    return manifest

@@ -1,0 +1,119 @@
+"""Judge and report a run on disk: what both doors, pytest and the command line, do after measuring.
+
+Needs no torch. The same records, baselines and policy give the same verdicts, whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.baseline import Baseline, load_baseline
+from harness.core.errors import BaselineError
+from harness.core.records import Cell, CellFailure, CellRun, Origin
+from harness.core.run_folder import read_run
+from harness.core.verdicts import CellVerdict
+from harness.execution.matrix import Matrix
+from harness.gate import Family, Mode, judge, read_policy
+from harness.report import NotRun, Reference, RunBundle, write_report
+
+POLICY = "policy.toml"
+"""The policy's file, beside the matrix."""
+
+NOT_SELECTED = "not selected in this run"
+
+
+def family_of(matrix: Matrix) -> Family:
+    """The family of tests: every cell and task that the profile declares, whatever a run selects."""
+    return Family(n_cells=len(matrix.cells), n_tasks=matrix.n_tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """One run folder beside its matrix, policy and baselines."""
+
+    folder: Path
+    matrix: Matrix
+    mode: Mode
+    baseline_dir: Path
+
+    def judge(self) -> list[tuple[CellRun | CellFailure, CellVerdict]]:
+        """Every cell of the run with its verdicts, in matrix order. Raises FileFormatError, ConfigError, UnknownNameError."""
+        policy = read_policy(self.matrix.path.parent / POLICY)
+        family = family_of(self.matrix)
+        judged = []
+        for run in self._runs():
+            plan = self.matrix.plan(_cell(run).id)
+            try:
+                baseline, entry = self._baseline(plan.cell), run
+            except BaselineError as error:
+                baseline, entry = None, CellFailure(plan.cell, plan.profile, str(error))
+            judged.append((run, judge(entry, baseline, policy, family, mode=self.mode, declared_tasks=tuple(plan.tasks))))
+        return judged
+
+    def write_report(self, *, started_at: str, ended_at: str, exit_code: int, command: str) -> Path:
+        """Judge the run and write its report into the run folder; returns the page's path."""
+        judged = self.judge()
+        bundle = RunBundle(
+            profile=self.matrix.profile,
+            policy=self.mode,
+            cells=tuple(run for run, _ in judged),
+            verdicts=tuple(verdict for _, verdict in judged),
+            started_at=started_at,
+            ended_at=ended_at,
+            exit_code=exit_code,
+            command=command,
+            baselines=self._references([_cell(run) for run, _ in judged]),
+            dense=self._dense([run for run, _ in judged]),
+            not_run=tuple(self._not_run([run for run, _ in judged])),
+        )
+        return write_report(self.folder, bundle)
+
+    def _runs(self) -> list[CellRun | CellFailure]:
+        order = {cell_id: index for index, cell_id in enumerate(self.matrix.cells)}
+        return sorted(read_run(self.folder), key=lambda run: order.get(_cell(run).id, len(order)))
+
+    def _baseline(self, cell: Cell) -> Baseline | None:
+        return load_baseline(self.baseline_dir, self.matrix.profile, cell)
+
+    def _references(self, cells: list[Cell]) -> dict[str, Reference]:
+        found: dict[str, Reference] = {}
+        for cell in cells:
+            try:
+                baseline = self._baseline(cell)
+            except BaselineError:  # said by the cell's INVALID verdict
+                continue
+            if baseline is not None:
+                found[cell.id] = Reference.of_baseline(baseline)
+        return found
+
+    def _dense(self, runs: list[CellRun | CellFailure]) -> dict[str, Reference]:
+        measured = {
+            run.record.cell.model: Reference.of_run(run, _source(run))
+            for run in runs
+            if isinstance(run, CellRun) and run.record.cell.is_dense
+        }
+        stored: Mapping[str, Reference] = self._references([Cell(m, "none", "none") for m in {_cell(r).model for r in runs}])
+        return {**{reference.cell.model: reference for reference in stored.values()}, **measured}
+
+    def _not_run(self, runs: list[CellRun | CellFailure]) -> list[NotRun]:
+        by_id = {_cell(run).id: run for run in runs}
+        left: list[NotRun] = []
+        for cell_id, plan in self.matrix.cells.items():
+            run = by_id.get(cell_id)
+            if run is None:
+                left.append(NotRun(plan.cell, None, NOT_SELECTED))
+            elif isinstance(run, CellRun):
+                left += [NotRun(plan.cell, task, NOT_SELECTED) for task in plan.tasks if task not in run.runs]
+        return left
+
+
+def _cell(run: CellRun | CellFailure) -> Cell:
+    return run.cell if isinstance(run, CellFailure) else run.record.cell
+
+
+def _source(run: CellRun) -> Origin:
+    """Where most of a run's numbers came from: forward passes, if there were any."""
+    origins = set(run.record.origins.values())
+    return "measured" if "measured" in origins else "stored" if "stored" in origins else "baseline"
