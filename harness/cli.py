@@ -1,0 +1,290 @@
+"""The command line: ``harness measure | judge | report | baseline | models | doctor``.
+
+The same three verbs as the pytest plugin. Exit codes: 0 pass, 1 regression, 4 a request that can't be met, 10 inconclusive
+where the policy fails it, 11 invalid, 130 stopped by the user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.core.errors import EXIT_PASS, EXIT_USAGE, ConfigError, HarnessError
+from harness.core.records import Cell, CellFailure, CellRun
+from harness.core.verdicts import CellVerdict
+from harness.execution.matrix import Matrix, read_matrix
+
+if TYPE_CHECKING:
+    from harness.baseline import Baseline
+    from harness.execution.progress import Progress
+
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except HarnessError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("harness: stopped; finished blocks are stored and will not be measured again.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PASS
+
+
+# ------------------------------------------------------------------------------------------------ the parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="harness",
+        description="Which knowledge did a compressed language model keep, and did anything regress against its baseline?",
+        epilog="In daily use: `pytest suites/ -k llama_4bit`, which measures, judges and reports in one go.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    measure = _command(commands, "measure", _measure, "measure cells; leaves records in the run folder")
+    measure.add_argument("cells", nargs="+", metavar="CELL", help="cell id, for instance llama_4bit-rtn_none")
+    _measuring(measure)
+    _run_folder(measure)
+
+    judge = _command(commands, "judge", _judge, "judge a run against the baselines; needs no model and no torch")
+    _run_folder(judge)
+    _policy(judge)
+
+    report = _command(commands, "report", _report, "judge a run and write its report; needs no model and no torch")
+    _run_folder(report)
+    _policy(report)
+    report.add_argument("--readme", type=Path, metavar="FILE", help="also put the result table between this file's markers")
+
+    baseline = _command(commands, "baseline", None, "propose and show baselines")
+    actions = baseline.add_subparsers(title="actions", metavar="ACTION", required=True)
+    propose = _command(actions, "propose", _propose, "measure a cell and write its baseline, for review in version control")
+    propose.add_argument("cells", nargs="+", metavar="CELL")
+    propose.add_argument("--reason", required=True, metavar="TEXT", help="why; stored with the baseline")
+    propose.add_argument("--replace", action="store_true", help="replace a baseline that is there")
+    propose.add_argument("--baseline-dir", type=Path, default=Path("baselines"), metavar="DIR")
+    _measuring(propose)
+    show = _command(actions, "show", _show, "the baselines of a profile: accuracy, noise, provenance")
+    show.add_argument("cells", nargs="*", metavar="CELL")
+    show.add_argument("--baseline-dir", type=Path, default=Path("baselines"), metavar="DIR")
+
+    models = _command(commands, "models", _models, "the models of a profile; --fetch gets and converts them")
+    models.add_argument("--fetch", action="store_true", help="download and convert what is not in the cache yet")
+
+    doctor = _command(commands, "doctor", _doctor, "what this machine can run and what is missing")
+    doctor.add_argument("--data", type=Path, default=_env_data(), metavar="DIR", help="offline mirror of data sets")
+    return parser
+
+
+Runner = Callable[[argparse.Namespace], int]
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: Runner | None, about: str
+) -> argparse.ArgumentParser:
+    made = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+    made.set_defaults(run=run)
+    if name not in ("baseline", "doctor"):
+        made.add_argument("--profile", default="embedded", metavar="NAME", help="profile of the matrix (default: embedded)")
+        made.add_argument(
+            "--matrix", type=Path, default=Path("suites/matrix.toml"), metavar="FILE", help="default: %(default)s"
+        )
+    return made
+
+
+def _measuring(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument(
+        "--data", type=Path, default=_env_data(), metavar="DIR", help="offline mirror (default: $HARNESS_DATA)"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only N items of each task, a stable sample")
+    parser.add_argument("--fresh", action="store_true", help="compress and measure again, even what is stored")
+
+
+def _run_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run",
+        type=Path,
+        dest="folder",
+        default=Path("reports/latest"),
+        metavar="DIR",
+        help="run folder (default: %(default)s)",
+    )
+
+
+def _policy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--policy", choices=("commit", "release"), default="commit", help="what fails (default: commit)")
+    parser.add_argument("--baseline-dir", type=Path, default=Path("baselines"), metavar="DIR", help="default: %(default)s")
+
+
+def _env_data() -> Path | None:
+    found = os.environ.get("HARNESS_DATA")
+    return Path(found) if found else None
+
+
+# ------------------------------------------------------------------------------------------------ the commands
+
+
+def _matrix(args: argparse.Namespace) -> Matrix:
+    return read_matrix(args.matrix.resolve(), args.profile)
+
+
+def _measure(args: argparse.Namespace) -> int:
+    from harness.core.run_folder import keep_only, write_cell
+    from harness.execution.local import MeasureOptions, measure_cell
+    from harness.execution.progress import LogToProgress
+    from harness.execution.store import Store
+
+    matrix = _matrix(args)
+    plans = [matrix.plan(cell) for cell in args.cells]
+    options = MeasureOptions(device=args.device, data=args.data, limit=_positive(args.limit), fresh=args.fresh)
+    progress = _progress()
+    code = EXIT_PASS
+    for plan in plans:
+        with LogToProgress(progress):
+            try:
+                run: CellRun | CellFailure = measure_cell(
+                    matrix, plan, tuple(plan.tasks), options=options, store=Store.default(), progress=progress
+                )
+            except HarnessError as error:
+                print(f"harness: {plan.cell.id}: {error}", file=sys.stderr)
+                run, code = CellFailure(plan.cell, plan.profile, str(error)), error.exit_code
+        write_cell(args.folder, run)
+    keep_only(args.folder, {plan.cell.id for plan in plans})
+    print(f"measured: {args.folder}; next: harness report --run {shlex.quote(str(args.folder))}")
+    return code
+
+
+def _judge(args: argparse.Namespace) -> int:
+    from harness.gate import exit_code
+    from harness.review import Review
+
+    verdicts = [verdict for _, verdict in Review(args.folder, _matrix(args), args.policy, args.baseline_dir).judge()]
+    _print_verdicts(verdicts)
+    return exit_code(v for cell in verdicts for v in cell.all)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from harness.gate import exit_code
+    from harness.report import update_readme
+    from harness.review import Review
+
+    review = Review(args.folder, _matrix(args), args.policy, args.baseline_dir)
+    verdicts = [verdict for _, verdict in review.judge()]
+    code = exit_code(v for cell in verdicts for v in cell.all)
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    page = review.write_report(started_at=now, ended_at=now, exit_code=code, command=shlex.join(["harness", *sys.argv[1:]]))
+    _print_verdicts(verdicts)
+    print(f"report: {page}")
+    if args.readme is not None:
+        changed = update_readme(args.readme, args.folder / "report.json")
+        print(f"{args.readme}: result table {'replaced' if changed else 'is up to date'}")
+    return code
+
+
+def _print_verdicts(verdicts: list[CellVerdict]) -> None:
+    for verdict in (v for cell in verdicts for v in cell.all):
+        print(f"{verdict.status.value:<13} {verdict.cell}-{verdict.task}  {verdict.reason}")
+
+
+def _propose(args: argparse.Namespace) -> int:
+    from harness.execution.local import MeasureOptions
+    from harness.execution.progress import LogToProgress
+    from harness.execution.propose import propose
+    from harness.execution.store import Store
+
+    matrix, progress = _matrix(args), _progress()
+    plans = [matrix.plan(cell) for cell in args.cells]
+    options = MeasureOptions(device=args.device, data=args.data, limit=_positive(args.limit), fresh=args.fresh)
+    for plan in plans:
+        with LogToProgress(progress):
+            written = propose(
+                matrix,
+                plan,
+                options=options,
+                store=Store.default(),
+                progress=progress,
+                root=args.baseline_dir,
+                mode="update" if args.replace else "add-new",
+                reason=args.reason,
+            )
+        folder = args.baseline_dir / plan.profile / plan.cell.id
+        hint = "; it was there already: --replace replaces it" if written == "kept" else "; review it and commit it"
+        print(f"{plan.cell.id}: baseline {written} in {folder}{hint}")
+    return EXIT_PASS
+
+
+def _show(args: argparse.Namespace) -> int:
+    from harness.baseline import load_baseline
+
+    matrix = _matrix(args)
+    cells = [matrix.plan(cell).cell for cell in args.cells] or [plan.cell for plan in matrix.cells.values()]
+    missing = [cell for cell in cells if not _show_cell(load_baseline(args.baseline_dir, matrix.profile, cell), cell)]
+    return EXIT_USAGE if missing and args.cells else EXIT_PASS
+
+
+def _show_cell(baseline: Baseline | None, cell: Cell) -> bool:
+    if baseline is None:
+        print(f"{cell.id}: no baseline; `harness baseline propose {cell.id} --reason ...` makes one")
+        return False
+    made = baseline.record
+    print(f"{cell.id}: {made.reason} (commit {made.provenance.commit[:12]}, {made.provenance.measured_at})")
+    for name, task in made.tasks.items():
+        sigma = f", sigma {100 * made.noise.sigma[name]:.2f} pt over {len(made.noise.runs)} runs" if made.noise else ""
+        print(f"  {name:<14} {task.n_correct}/{task.info.n_items} right{sigma}")
+    print(f"  {made.compression.effective_bits:.2f} bits a weight, weights {made.provenance.weights_digest[:12]}")
+    return True
+
+
+def _models(args: argparse.Namespace) -> int:
+    from harness.execution.local import resolve_model
+    from harness.execution.store import Store
+
+    matrix, store = _matrix(args), Store.default()
+    for name, entry in {plan.cell.model: plan.model for plan in matrix.cells.values()}.items():
+        print(f"{name}: {entry.source} ({entry.family})")
+        if args.fetch:
+            found = resolve_model(entry, matrix.path.parent, store, _progress())
+            print(f"  in {found.folder}\n  weights {found.weights_digest}\n  tokenizer {found.tokenizer_digest}")
+    if not args.fetch:
+        print(f"cache: {store.root}; --fetch gets what is missing and shows digests")
+    return EXIT_PASS
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from harness.execution.doctor import examine
+
+    findings = list(examine(args.data))
+    for finding in findings:
+        print(f"{'ok ' if finding.is_fine else 'NO '} {finding.what:<20} {finding.found}")
+        if not finding.is_fine and finding.remedy:
+            print(f"    {'':<20} -> {finding.remedy}")
+    return EXIT_PASS if all(finding.is_fine for finding in findings) else EXIT_USAGE
+
+
+def _positive(limit: int | None) -> int | None:
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit expects a number of items of at least 1, got {limit}.")
+    return limit
+
+
+def _progress() -> Progress:
+    from harness.execution.progress import Progress
+
+    def write(text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    return Progress(write=write, is_tty=sys.stderr.isatty())

@@ -1,0 +1,156 @@
+"""The pytest plugin: options, cases from the matrix, verdicts as outcomes, the report at the end.
+
+Loading it imports no torch: that waits until the first cell is measured. Without a test that asks for ``harness_case``
+it does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import ConfigError, HarnessError
+from harness.core.verdicts import POOLED, Status
+from harness.execution.matrix import Matrix, read_matrix
+from harness.plugin.cases import CaseId, GateCase, case_ids
+from harness.plugin.keys import MATRICES, SESSION, SETTINGS, TROUBLE, VERDICT, attach, verdict_of
+from harness.plugin.settings import add_options, describe, read_settings
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SETTINGS] = read_settings(config)
+    config.stash[MATRICES] = {}
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist = "loadgroup"  # under pytest-xdist a cell stays on one worker
+    if not hasattr(config, "workerinput"):
+        from harness.plugin.closing import Closing
+
+        config.pluginmanager.register(Closing(config), "harness-closing")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return describe(config.stash[SETTINGS])
+
+
+# ------------------------------------------------------------------------------------------------ collection
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "harness_case" not in metafunc.fixturenames:
+        return
+    try:
+        cases = case_ids(_matrix(metafunc.config, metafunc.definition.path.parent))
+    except ConfigError as error:
+        metafunc.config.stash[TROUBLE] = error  # told once collection is over: here it would be a traceback a test
+        cases = []
+    parameters = [pytest.param(case, id=str(case), marks=pytest.mark.xdist_group(case.plan.cell.id)) for case in cases]
+    metafunc.parametrize("harness_case", parameters, indirect=True)
+
+
+def _matrix(config: pytest.Config, folder: Path) -> Matrix:
+    settings = config.stash[SETTINGS]
+    path = settings.matrix or folder / "matrix.toml"
+    matrices = config.stash[MATRICES]
+    if path not in matrices:
+        matrices[path] = read_matrix(path, settings.profile)
+    return matrices[path]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A cell's cases side by side, its pool last; all other tests stay where they are."""
+    trouble = config.stash.get(TROUBLE, None)
+    if trouble is not None:
+        raise pytest.UsageError(str(trouble)) from trouble
+    places = [index for index, item in enumerate(items) if _case(item) is not None]
+    cells: dict[str, int] = {}
+    for index in places:
+        cells.setdefault(_cell_id(items[index]), len(cells))
+    ordered = sorted((items[i] for i in places), key=lambda item: (cells[_cell_id(item)], _task(item) == POOLED))
+    for index, item in zip(places, ordered, strict=True):
+        items[index] = item
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note which tasks this run's selection measures for each cell."""
+    selected: dict[str, list[str]] = {}
+    for item in session.items:
+        if _case(item) is not None and _task(item) != POOLED:
+            selected.setdefault(_cell_id(item), []).append(_task(item))
+    has_cases = any(_case(item) is not None for item in session.items)
+    if has_cases and not session.config.option.collectonly:
+        from harness.plugin.session import GateSession
+        from harness.plugin.terminal import make_progress
+
+        config = session.config
+        config.stash[SESSION] = GateSession(
+            settings=config.stash[SETTINGS],
+            progress=make_progress(config),
+            selected={cell: tuple(tasks) for cell, tasks in selected.items()},
+        )
+
+
+def _case(item: pytest.Item) -> CaseId | None:
+    callspec = getattr(item, "callspec", None)
+    found = callspec.params.get("harness_case") if callspec is not None else None
+    return found if isinstance(found, CaseId) else None
+
+
+def _cell_id(item: pytest.Item) -> str:
+    case = _case(item)
+    return case.plan.cell.id if case else ""
+
+
+def _task(item: pytest.Item) -> str:
+    case = _case(item)
+    return case.task if case else ""
+
+
+# ------------------------------------------------------------------------------------------------ running
+
+
+@pytest.fixture
+def harness_case(request: pytest.FixtureRequest) -> GateCase:
+    """One judged case of the gate; ``harness_case.check()`` ends the test as the verdict says."""
+    case: CaseId = request.param
+    try:
+        verdict, left_out = request.config.stash[SESSION].case(case)
+    except ConfigError as error:
+        pytest.exit(f"harness: {error}", returncode=error.exit_code)
+    except HarnessError as error:
+        pytest.fail(str(error), pytrace=False)
+    if verdict is not None:
+        request.node.stash[VERDICT] = verdict
+        if verdict.status is Status.INVALID:
+            pytest.fail(f"INVALID: {verdict.reason}", pytrace=False)  # in a fixture: an error, not a failure
+    return GateCase(str(case), verdict, left_out)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    verdict = item.stash.get(VERDICT, None)
+    if verdict is not None and (report.when == "call" or (report.when == "setup" and report.failed)):
+        case = _case(item)
+        attach(report, verdict, case.matrix.path if case else Path())
+    return report
+
+
+def pytest_report_teststatus(
+    report: pytest.CollectReport | pytest.TestReport,
+) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    if not isinstance(report, pytest.TestReport) or report.when != "call":
+        return None
+    verdict = verdict_of(report)
+    if verdict is None:
+        return None
+    from harness.plugin.terminal import status_of
+
+    return status_of(verdict)

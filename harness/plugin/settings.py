@@ -1,0 +1,115 @@
+"""The plugin's options, read once per pytest run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from harness.baseline import WriteMode
+from harness.gate import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user asked for. Folders are absolute. ``matrix`` is None where it lies beside the test file."""
+
+    profile: str
+    device: str
+    data: Path | None
+    limit: int | None
+    mode: Mode
+    report_dir: Path
+    baseline_dir: Path
+    baselines: WriteMode
+    reason: str
+    matrix: Path | None
+    fresh: bool
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare the ``--harness-*`` options."""
+    group = parser.getgroup("harness", "knowledge retention gate for compressed language models")
+    group.addoption("--harness-profile", default="embedded", metavar="NAME", help="profile of the matrix (default: embedded)")
+    group.addoption("--harness-device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    group.addoption(
+        "--harness-data",
+        default=os.environ.get("HARNESS_DATA"),
+        metavar="DIR",
+        help="offline mirror of data sets, laid out like the hub (default: $HARNESS_DATA)",
+    )
+    group.addoption(
+        "--harness-limit",
+        type=int,
+        metavar="N",
+        help="measure only N items of each task, a stable sample; such a run is shown, not gated against full baselines",
+    )
+    group.addoption(
+        "--harness-policy",
+        default="commit",
+        choices=get_args(Mode),
+        help="what fails: regressions and invalid runs (commit), inconclusive ones too (release)",
+    )
+    group.addoption("--harness-report-dir", metavar="DIR", help="where the report goes (default: reports/latest)")
+    group.addoption("--harness-baseline-dir", metavar="DIR", help="where baselines lie (default: baselines)")
+    group.addoption(
+        "--harness-baselines",
+        default="check",
+        choices=get_args(WriteMode),
+        help="check against the stored baselines (default), add those that are missing, or replace them",
+    )
+    group.addoption(
+        "--harness-reason", default="", metavar="TEXT", help="why baselines are added or replaced; stored with them"
+    )
+    group.addoption("--harness-matrix", metavar="FILE", help="the matrix (default: matrix.toml beside the test file)")
+    group.addoption(
+        "--harness-fresh", action="store_true", help="compress and measure again, even what is stored or unchanged"
+    )
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """The settings of a pytest run. Raises pytest.UsageError for values that can't be."""
+    root = config.rootpath
+    limit = config.getoption("--harness-limit")
+    if limit is not None and limit < 1:
+        raise pytest.UsageError(f"--harness-limit expects a number of items of at least 1, got {limit}.")
+    data = config.getoption("--harness-data")
+    if data is not None and not Path(data).is_dir():
+        raise pytest.UsageError(f"--harness-data expects a folder, and {data!r} is none.")
+    baselines = config.getoption("--harness-baselines")
+    if baselines == "update" and not config.getoption("--harness-reason"):
+        raise pytest.UsageError("--harness-baselines=update needs --harness-reason='why the baselines move'.")
+    matrix = config.getoption("--harness-matrix")
+    return Settings(
+        profile=config.getoption("--harness-profile"),
+        device=config.getoption("--harness-device"),
+        data=Path(data).resolve() if data else None,
+        limit=limit,
+        mode=config.getoption("--harness-policy"),
+        report_dir=_folder(root, config.getoption("--harness-report-dir"), "reports/latest"),
+        baseline_dir=_folder(root, config.getoption("--harness-baseline-dir"), "baselines"),
+        baselines=baselines,
+        reason=config.getoption("--harness-reason"),
+        matrix=Path(matrix).resolve() if matrix else None,
+        fresh=config.getoption("--harness-fresh"),
+    )
+
+
+def _folder(root: Path, chosen: str | None, default: str) -> Path:
+    return Path(chosen).resolve() if chosen else root / default
+
+
+def describe(settings: Settings) -> str:
+    """One line for pytest's header."""
+    shown: Mapping[str, str] = {
+        "profile": settings.profile,
+        "policy": settings.mode,
+        "device": settings.device,
+        **({"limit": str(settings.limit)} if settings.limit else {}),
+        **({"baselines": settings.baselines} if settings.baselines != "check" else {}),
+    }
+    return "harness: " + ", ".join(f"{key} {value}" for key, value in shown.items())

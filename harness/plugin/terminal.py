@@ -1,0 +1,72 @@
+"""What the terminal shows: a letter and a word a case, progress while it works, the verdicts at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.core.verdicts import Status, Verdict
+from harness.execution.progress import Progress
+
+_MARKUP = {
+    Status.PASS: {"green": True},
+    Status.IMPROVED: {"green": True, "bold": True},
+    Status.REGRESSED: {"red": True, "bold": True},
+    Status.INCONCLUSIVE: {"yellow": True},
+    Status.UNINFORMATIVE: {"cyan": True},
+    Status.INVALID: {"red": True},
+}
+_LETTERS = {Status.INCONCLUSIVE: "I", Status.IMPROVED: "+"}
+
+
+def status_of(verdict: Verdict) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    """pytest's (category, letter, word) for verdicts that have their own; None leaves it to pytest."""
+    letter = _LETTERS.get(verdict.status)
+    if letter is None:
+        return None
+    return verdict.status.value.lower(), letter, (verdict.status.value, _MARKUP[verdict.status])
+
+
+def make_progress(config: pytest.Config) -> Progress:
+    """Progress that reaches the terminal through pytest's capturing. Under xdist a worker's goes nowhere."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    if reporter is None:
+        return Progress(write=_nowhere, is_tty=False)
+
+    def write(text: str) -> None:
+        if capture is None:
+            reporter._tw.write(text, flush=True)
+            return
+        with capture.global_and_fixture_disabled():
+            reporter._tw.write(text, flush=True)
+
+    reporter.ensure_newline()
+    return Progress(write=write, is_tty=bool(reporter.isatty))
+
+
+def _nowhere(text: str) -> None:
+    del text
+
+
+def write_summary(reporter: pytest.TerminalReporter, verdicts: list[Verdict], report: Path | None, hint: str | None) -> None:
+    """The closing section: one line a verdict, then where the report is."""
+    if hint:
+        reporter.section("harness", sep="=")
+        reporter.line(hint)
+        return
+    if not verdicts:
+        return
+    reporter.section("knowledge retention", sep="=")
+    width = max(len(f"{v.cell}-{v.task}") for v in verdicts)
+    for verdict in verdicts:
+        reporter.write(f"{verdict.status.value:<13}", **_MARKUP[verdict.status])
+        reporter.line(f" {f'{verdict.cell}-{verdict.task}':<{width}}  {verdict.reason}")
+    if report is not None:
+        reporter.line("")
+        reporter.line(f"report: {report}")
+
+
+Writer = Callable[[str], None]

@@ -1,0 +1,12 @@
+"""Knowledge retention: every cell and task of `matrix.toml`, each against its stored baseline.
+
+`pytest suites/ -k llama_4bit` runs the 4-bit cells of llama; the last case of a cell, `<cell>-pooled`, judges it whole.
+"""
+
+from __future__ import annotations
+
+from harness.plugin.cases import GateCase
+
+
+def test_knowledge(harness_case: GateCase) -> None:
+    harness_case.check()

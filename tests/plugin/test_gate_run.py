@@ -1,0 +1,160 @@
+"""The main job through pytest: add baselines, gate, break something, see it fail in the right way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def run(suite: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    return suite.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:randomly", *arguments)
+
+
+def report_of(suite: pytest.Pytester) -> dict:
+    return json.loads((suite.path / "reports" / "latest" / "report.json").read_text())
+
+
+def test_collecting_lists_every_case_and_loads_no_torch(suite: pytest.Pytester) -> None:
+    suite.makeconftest(
+        "import sys\ndef pytest_unconfigure():\n    print('TORCH LOADED' if 'torch' in sys.modules else 'no torch')\n"
+    )
+    result = suite.runpytest_subprocess("suites", "--collect-only", "-q")
+    result.stdout.fnmatch_lines(["*[[]tiny_none_none-facts[]]", "*[[]tiny_4bit-rtn_none-pooled[]]", "*no torch*"])
+
+
+def test_without_a_baseline_every_case_is_an_error_that_names_the_one_command(suite: pytest.Pytester) -> None:
+    result = run(suite, "suites", "-k", "tiny_8bit")
+    assert result.ret == 11
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*harness baseline propose tiny_8bit-rtn_none*"])
+    assert not (suite.path / "baselines").exists()
+
+
+def test_an_unchanged_cell_is_identical_and_costs_no_forward_pass(gated: pytest.Pytester) -> None:
+    result = run(gated, "suites", "-k", "tiny_4bit")
+    assert result.ret == 0
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["PASS * tiny_4bit-rtn_none-pooled*", "report: *index.html"])
+    assert "scoring items" not in result.stdout.str()
+    cells = {cell["id"]: cell for cell in report_of(gated)["run"]["cells"]}
+    assert cells["tiny_4bit-rtn_none"]["verdict"]["pooled"]["identical"]
+
+
+def test_with_an_empty_store_an_unchanged_cell_takes_its_outcomes_from_the_baseline(
+    gated: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "empty"))
+    result = run(gated, "suites", "-k", "tiny_4bit")
+    assert result.ret == 0
+    assert "scoring items" not in result.stdout.str()
+    record = json.loads((gated.path / "reports/latest/records/tiny_4bit-rtn_none/cell.json").read_text())
+    assert record["origins"] == {"facts": "baseline"}
+
+
+def test_fresh_measures_again_and_an_aa_replay_is_not_red(gated: pytest.Pytester) -> None:
+    result = run(gated, "suites", "-k", "tiny_4bit", "--harness-fresh")
+    assert result.ret == 0
+    assert "scoring items" in result.stdout.str()
+    record = json.loads((gated.path / "reports/latest/records/tiny_4bit-rtn_none/cell.json").read_text())
+    assert record["origins"] == {"facts": "measured"}
+
+
+def test_a_damaged_candidate_fails_with_cell_task_loss_and_how_to_see_the_items(gated: pytest.Pytester, write_matrix) -> None:
+    write_matrix(bits=2)
+    result = run(gated, "suites", "-k", "tiny_4bit")
+    assert result.ret == 1
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*REGRESSED * tiny_4bit-rtn_none-facts *lost*"])
+    page = (gated.path / "reports" / "latest" / "index.html").read_text()
+    assert "The capital of" in page
+    assert "REGRESSED" in (gated.path / "reports" / "latest" / "summary.md").read_text()
+    assert "<failure" in (gated.path / "reports" / "latest" / "junit.xml").read_text()
+
+
+def test_a_plain_run_never_writes_baselines(gated: pytest.Pytester, write_matrix) -> None:
+    before = {path: path.read_bytes() for path in (gated.path / "baselines").rglob("*") if path.is_file()}
+    write_matrix(bits=2)
+    run(gated, "suites")
+    assert {path: path.read_bytes() for path in (gated.path / "baselines").rglob("*") if path.is_file()} == before
+
+
+def test_update_needs_a_reason_and_then_replaces(gated: pytest.Pytester, write_matrix) -> None:
+    write_matrix(bits=2)
+    refused = run(gated, "suites", "-k", "tiny_4bit", "--harness-baselines=update")
+    assert refused.ret == 4
+    refused.stderr.fnmatch_lines(["*--harness-reason*"])
+    assert run(gated, "suites", "-k", "tiny_4bit", "--harness-baselines=update", "--harness-reason=two bits now").ret == 0
+    made = json.loads((gated.path / "baselines/embedded/tiny_4bit-rtn_none/baseline.json").read_text())
+    assert made["reason"] == "two bits now"
+
+
+def test_an_edited_baseline_is_invalid_and_says_how_to_restore_it(gated: pytest.Pytester) -> None:
+    path = gated.path / "baselines/embedded/tiny_4bit-rtn_none/baseline.json"
+    path.write_text(path.read_text().replace('"reason": "first"', '"reason": "better"'))
+    result = run(gated, "suites", "-k", "tiny_4bit")
+    assert result.ret == 11
+    result.stdout.fnmatch_lines(["*git checkout*"])
+
+
+def test_an_unknown_cell_name_is_answered_with_the_nearest(gated: pytest.Pytester) -> None:
+    result = run(gated, "suites", "-k", "tiny_4bti-rtn_none")
+    assert result.ret == 5
+    result.stdout.fnmatch_lines(["*did you mean 'tiny_4bit-rtn_none'*"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('method = "rtn"', 'method = "rtm"', "did you mean 'rtn'"),
+        ('tasks = ["facts"]', 'tasks = ["fact"]', "did you mean 'facts'"),
+        ('models = ["tiny"]', 'models = ["tiney"]', "did you mean 'tiny'"),
+        ("group_size = 32", "grup_size = 32", "grup_size"),
+        ("[recoveries.none]", "[recovery.none]", "matrix.toml:*unknown key"),
+        ("[compressions.8bit-rtn]", '[compressions."8bit/../rtn"]', "unknown compression"),
+    ],
+)
+def test_a_wrong_matrix_is_one_sentence_with_exit_code_4(suite: pytest.Pytester, old: str, new: str, sentence: str) -> None:
+    path = suite.path / "suites" / "matrix.toml"
+    path.write_text(path.read_text().replace(old, new))
+    result = run(suite, "suites", "-k", "8bit")
+    text = result.stdout.str() + result.stderr.str()
+    assert result.ret in (4, 11), text
+    assert any(part in text for part in [sentence, sentence.rsplit("*", maxsplit=1)[-1]])
+    assert "Traceback" not in text
+
+
+def test_a_cell_stays_on_one_worker_under_xdist(gated: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+    result = gated.runpytest_subprocess("suites", "-n", "2")
+    assert result.ret == 0, result.stdout.str()
+    result.assert_outcomes(passed=6)
+    assert len(report_of(gated)["run"]["cells"]) == 3
+
+
+def test_with_a_task_left_out_the_pool_says_so(gated: pytest.Pytester) -> None:
+    result = run(gated, "suites", "-rs", "-k", "tiny_8bit and pooled")
+    assert result.ret == 0
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*left out here: facts*"])
+
+
+def test_a_limited_run_is_judged_on_its_own_items(gated: pytest.Pytester) -> None:
+    result = run(gated, "suites", "-k", "tiny_8bit", "--harness-limit", "20")
+    assert result.ret == 0, result.stdout.str()
+    assert report_of(gated)["run"]["cells"][0]["verdict"]["tasks"][0]["evidence"]["counts"]["n_unchanged"] == 20
+
+
+def test_release_policy_fails_what_commit_only_warns_about(gated: pytest.Pytester) -> None:
+    arguments = ("suites", "-k", "tiny_8bit", "--harness-limit", "3", "--harness-fresh")
+    commit = run(gated, *arguments)
+    release = run(gated, *arguments, "--harness-policy=release")
+    assert (commit.ret, release.ret) in ((0, 10), (0, 0))
+
+
+def test_other_projects_are_left_alone(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_x():\n    assert True\n")
+    result = pytester.runpytest_subprocess()
+    assert result.ret == 0
+    assert not (pytester.path / "reports").exists()
