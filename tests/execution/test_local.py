@@ -1,0 +1,167 @@
+"""Measuring: what is stored is not fed again, what was cut off goes on, what is broken is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.core.columns import write_outcomes
+from harness.core.errors import ConfigError, ContaminationError, ModelError, ScoreError
+from harness.core.records import CellRun
+from harness.execution import local
+from harness.execution.local import MeasureOptions, measure_cell
+from harness.execution.matrix import Matrix
+from harness.execution.progress import Progress
+from harness.execution.store import Store
+from harness.scoring.decoder import DecoderScorer
+
+
+class Feeding:
+    """Counts the groups that are really scored."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.n_groups = 0
+        score = DecoderScorer.score
+
+        def counted(scorer, groups):
+            self.n_groups += len(groups)
+            return score(scorer, groups)
+
+        monkeypatch.setattr(DecoderScorer, "score", counted)
+
+
+@pytest.fixture
+def feeding(monkeypatch: pytest.MonkeyPatch) -> Feeding:
+    monkeypatch.setattr(local, "BLOCK_ITEMS", 16)
+    return Feeding(monkeypatch)
+
+
+@pytest.fixture
+def measure(matrix: Matrix, progress: Progress, tmp_path: Path):
+    def run(cell: str = "tiny_4bit-rtn_none", store: str = "store", **options) -> CellRun:
+        plan = matrix.plan(cell)
+        return measure_cell(
+            matrix,
+            plan,
+            tuple(plan.tasks),
+            options=MeasureOptions(**options),
+            store=Store(tmp_path / store),
+            progress=progress,
+        )
+
+    return run
+
+
+def the_bytes(run: CellRun, path: Path) -> bytes:
+    write_outcomes(path, run.runs["facts"].outcomes)
+    return path.read_bytes()
+
+
+def test_a_second_run_feeds_nothing_and_says_so(measure, feeding: Feeding) -> None:
+    first = measure()
+    assert (feeding.n_groups, first.record.origins) == (40, {"facts": "measured"})
+    second = measure()
+    assert (feeding.n_groups, second.record.origins) == (40, {"facts": "stored"})
+    np.testing.assert_array_equal(first.runs["facts"].outcomes.correct, second.runs["facts"].outcomes.correct)
+
+
+def test_a_killed_run_goes_on_after_its_last_block_and_gives_the_same_bytes(
+    measure, feeding: Feeding, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    undisturbed = measure(store="other")
+    feeding.n_groups = 0
+    put_block = Store.put_block
+
+    def interrupted(store: Store, key: str, index: int, outcomes) -> None:
+        if index == 1:
+            raise KeyboardInterrupt
+        put_block(store, key, index, outcomes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put_block", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            measure()
+    assert feeding.n_groups == 32
+    resumed = measure()
+    assert feeding.n_groups == 32 + 24
+    assert the_bytes(resumed, tmp_path / "a.parquet") == the_bytes(undisturbed, tmp_path / "b.parquet")
+
+
+def test_fresh_feeds_everything_again(measure, feeding: Feeding) -> None:
+    measure()
+    measure(fresh=True)
+    assert feeding.n_groups == 80
+
+
+def test_a_changed_recipe_never_gets_the_old_result(measure, feeding: Feeding, matrix: Matrix, tmp_path: Path) -> None:
+    first = measure()
+    text = matrix.path.read_text().replace("bits = 4\ngroup_size = 16\n[", "bits = 3\ngroup_size = 16\n[", 1)
+    matrix.path.write_text(text)
+    from harness.execution.matrix import read_matrix
+
+    changed = read_matrix(matrix.path, "embedded")
+    plan = changed.plan("tiny_4bit-rtn_none")
+    store, progress = Store(tmp_path / "store"), Progress(write=lambda _: None, is_tty=False)
+    second = measure_cell(changed, plan, ("facts",), options=MeasureOptions(), store=store, progress=progress)
+    assert first.record.provenance.weights_digest != second.record.provenance.weights_digest
+    assert feeding.n_groups == 80
+
+
+def test_stored_weights_give_the_scores_of_fresh_ones(measure, feeding: Feeding, tmp_path: Path) -> None:
+    first = measure()
+    for manifest in (tmp_path / "store" / "results").rglob("manifest.json"):
+        manifest.unlink()
+    again = measure()
+    assert feeding.n_groups == 80
+    np.testing.assert_array_equal(first.runs["facts"].outcomes.margins_nats, again.runs["facts"].outcomes.margins_nats)
+
+
+def test_damaged_stored_weights_are_made_again(measure, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = measure()
+    path = next((tmp_path / "store" / "weights").rglob("weights.safetensors"))
+    path.write_bytes(path.read_bytes()[:-50])
+    assert measure().record.provenance.weights_digest == first.record.provenance.weights_digest
+    assert "made again" in caplog.text
+
+
+def test_broken_weights_are_a_score_error_and_no_result(measure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from harness.models.decoder import Decoder
+
+    load = Decoder.load
+
+    def broken(family, folder, **where):
+        model = load(family, folder, **where)
+        model.module.get_parameter("model.norm.weight").data[0] = float("nan")
+        return model
+
+    monkeypatch.setattr(Decoder, "load", broken)
+    with pytest.raises(ScoreError, match="nan"):
+        measure("tiny_none_none")
+    assert not list((tmp_path / "store" / "results").rglob("manifest.json"))
+
+
+def test_calibration_text_that_holds_a_probe_is_refused(measure, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("Listen: the capital of Land3 is Dol, they say.\n\n" + "word " * 500)
+    with pytest.raises(ContaminationError, match="document 1"):
+        measure("tiny_4bit-gptq_none")
+
+
+def test_a_recompressed_cell_is_stored_under_its_text_and_seed(measure, feeding: Feeding, tmp_path: Path) -> None:
+    first = measure("tiny_4bit-gptq_none")
+    assert first.record.compression.stability == "re-compressed"
+    (tmp_path / "text.txt").write_text("\n\n".join(" ".join(f"w{i * k % 37}" for i in range(150)) for k in range(1, 8)))
+    second = measure("tiny_4bit-gptq_none")
+    assert first.record.provenance.weights_digest != second.record.provenance.weights_digest
+
+
+def test_a_missing_model_folder_is_one_sentence(matrix: Matrix, measure, tmp_path: Path) -> None:
+    (tmp_path / "model").rename(tmp_path / "gone")
+    with pytest.raises((ConfigError, ModelError), match="there is no such folder"):
+        measure()
+
+
+def test_an_unknown_device_is_one_sentence(measure) -> None:
+    with pytest.raises(ConfigError, match="device 'cudax'"):
+        measure(device="cudax")
