@@ -40,7 +40,7 @@ def feeding(monkeypatch: pytest.MonkeyPatch) -> Feeding:
 
 @pytest.fixture
 def measure(matrix: Matrix, progress: Progress, tmp_path: Path):
-    def run(cell: str = "tiny_4bit-rtn_none", store: str = "store", **options) -> CellRun:
+    def run(cell: str = "tiny_4bit-rtn_none", store: str = "store", **asked) -> CellRun:
         plan = matrix.plan(cell)
         return measure_cell(
             matrix,

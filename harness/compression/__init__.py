@@ -1,0 +1,54 @@
+"""Compression methods, one file each. A method is a frozen dataclass: its fields are the recipe, its verb ``compress``
+changes a loaded model's linear layers in place and says what that cost; ``stability`` says whether doing it again gives
+the same bits everywhere. Importing a method, making one and asking for its recipe load no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from harness.core.digest import digest_json
+from harness.core.records import CompressionRecord, Stability
+from harness.core.shelf import Shelf
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.compression.calibration import CalibrationText
+    from harness.models.loaded import LoadedModel
+
+COMPRESSION = Shelf(
+    "compression",
+    {
+        "none": "harness.compression.none:NoCompression",
+        "rtn": "harness.compression.rtn:Rtn",
+        "gptq": "harness.compression.gptq:Gptq",
+    },
+)
+
+
+class CompressionMethod(Protocol):
+    """The contract of the shelf. Quantization is simulated: what is written back are the dequantized weights, in the plain
+    layers and the model's own dtype, so every engine scores them; bits and bytes are counted as the format stores them."""
+
+    name: ClassVar[str]
+    stability: ClassVar[Stability]
+    needs_text: ClassVar[bool]
+    """Whether ``compress`` and ``recipe`` need a calibration text; the others ignore it."""
+
+    def recipe(self, text: CalibrationText | None = None) -> dict[str, Any]:
+        """Everything but the model that the result depends on, ready for JSON: fields, kernel version, and for methods
+        with a library behind them its versions and the digest of the calibration text. Raises ConfigError without a
+        needed text."""
+
+    def compress(self, model: LoadedModel, layers: Mapping[str, nn.Linear], text: CalibrationText | None) -> CompressionRecord:
+        """Compress ``layers`` (by their module names) in place; all else stays as it is.
+
+        Raises CompressionError when the recipe does not fit the layers (nothing is changed then) or when it goes wrong
+        on the way (load the model again then).
+        """
+
+
+def recipe_digest(method: CompressionMethod, text: CalibrationText | None = None) -> str:
+    """The digest of a method's recipe: with the dense weights' digest, the identity of the compressed weights."""
+    return digest_json(method.recipe(text))

@@ -1,0 +1,68 @@
+"""What a recipe and its layers must be before any weight is touched, each with the sentence for when they are not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from harness.core.errors import CompressionError, ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+QUANTIZED_BITS = (2, 3, 4, 8)
+_SMALLEST_LISTED_GROUP = 16
+
+
+def check_choice(method: str, field: str, value: object, allowed: Collection[object]) -> None:
+    """Raise ConfigError unless ``value`` is one of ``allowed`` and of its type (True is not 1).
+
+    >>> check_choice("rtn", "bits", 5, (4, 8))
+    Traceback (most recent call last):
+    harness.core.errors.ConfigError: rtn: bits = 5 is not possible: expected one of 4, 8.
+    """
+    if not any(value == choice and type(value) is type(choice) for choice in allowed):
+        listed = ", ".join(str(choice) for choice in allowed)
+        raise ConfigError(f"{method}: {field} = {value!r} is not possible: expected one of {listed}.")
+
+
+def check_count(method: str, field: str, value: object, least: int) -> None:
+    """Raise ConfigError unless ``value`` is a whole number of at least ``least``."""
+    if type(value) is not int or value < least:
+        raise ConfigError(f"{method}: {field} = {value!r} is not possible: expected a whole number of at least {least}.")
+
+
+def check_layers(method: str, layers: Mapping[str, nn.Linear], group_size: int) -> None:
+    """Raise CompressionError unless there are layers, ``group_size`` (0: whole rows) divides all their widths, and every
+    weight is finite."""
+    if not layers:
+        raise CompressionError(f"{method}: there is no linear layer to compress: the scope or pattern matches nothing.")
+    for name, layer in layers.items():
+        if group_size and layer.in_features % group_size:
+            raise CompressionError(
+                f"{method}: group_size = {group_size} does not divide the {layer.in_features} input features of {name!r}: "
+                f"take one of {', '.join(map(str, fitting_group_sizes(one.in_features for one in layers.values())))}, "
+                "or 0 for one scale a row."
+            )
+        check_finite(method, name, layer)
+
+
+def check_finite(method: str, name: str, layer: nn.Linear) -> None:
+    """Raise CompressionError when a layer's weight holds NaN or infinity."""
+    n_broken = layer.weight.numel() - int(layer.weight.isfinite().sum())
+    if n_broken:
+        raise CompressionError(
+            f"{method}: layer {name!r} has {n_broken} NaN or infinite weights: nothing was changed; "
+            "get the model's weights again, or load them in a dtype that holds them."
+        )
+
+
+def fitting_group_sizes(widths: Iterable[int]) -> list[int]:
+    """The group sizes that divide every width, smallest first; tiny ones (scales would outweigh weights) are left out.
+
+    >>> fitting_group_sizes([576, 1536])
+    [16, 24, 32, 48, 64, 96, 192]
+    """
+    common = math.gcd(*widths)
+    return [size for size in range(min(_SMALLEST_LISTED_GROUP, common), common + 1) if common % size == 0]
