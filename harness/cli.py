@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.core.errors import EXIT_PASS, EXIT_USAGE, ConfigError, HarnessError
+from harness.core.errors import EXIT_INVALID, EXIT_PASS, EXIT_USAGE, ConfigError, HarnessError
 from harness.core.records import Cell, CellFailure, CellRun
 from harness.core.verdicts import CellVerdict
 from harness.execution.matrix import Matrix, read_matrix
@@ -142,17 +142,18 @@ def _matrix(args: argparse.Namespace) -> Matrix:
 
 
 def _measure(args: argparse.Namespace) -> int:
-    from harness.core.run_folder import keep_only, write_cell
-    from harness.execution.local import MeasureOptions, measure_cell
+    from harness.core.run_folder import UNFINISHED, keep_only, write_cell
+    from harness.execution.local import MeasureOptions, crashed, measure_cell
     from harness.execution.progress import LogToProgress
     from harness.execution.store import Store
 
     matrix = _matrix(args)
     plans = [matrix.plan(cell) for cell in args.cells]
-    options = MeasureOptions(device=args.device, data=args.data, limit=_positive(args.limit), fresh=args.fresh)
+    options = MeasureOptions(device=args.device, data=_folder(args.data), limit=_positive(args.limit), fresh=args.fresh)
     progress = _progress()
     code = EXIT_PASS
     for plan in plans:
+        write_cell(args.folder, CellFailure(plan.cell, plan.profile, UNFINISHED))
         with LogToProgress(progress):
             try:
                 run: CellRun | CellFailure = measure_cell(
@@ -161,9 +162,13 @@ def _measure(args: argparse.Namespace) -> int:
             except HarnessError as error:
                 print(f"harness: {plan.cell.id}: {error}", file=sys.stderr)
                 run, code = CellFailure(plan.cell, plan.profile, str(error)), error.exit_code
+            except Exception as error:  # noqa: BLE001 - a crash (out of memory, a library's own error) is INVALID
+                run, code = crashed(plan, error), EXIT_INVALID
+                print(f"harness: {plan.cell.id}: {run.reason}", file=sys.stderr)
         write_cell(args.folder, run)
     keep_only(args.folder, {plan.cell.id for plan in plans})
-    print(f"measured: {args.folder}; next: harness report --run {shlex.quote(str(args.folder))}")
+    if code == EXIT_PASS:
+        print(f"measured: {args.folder}; next: harness report --run {shlex.quote(str(args.folder))}")
     return code
 
 
@@ -207,7 +212,7 @@ def _propose(args: argparse.Namespace) -> int:
 
     matrix, progress = _matrix(args), _progress()
     plans = [matrix.plan(cell) for cell in args.cells]
-    options = MeasureOptions(device=args.device, data=args.data, limit=_positive(args.limit), fresh=args.fresh)
+    options = MeasureOptions(device=args.device, data=_folder(args.data), limit=_positive(args.limit), fresh=args.fresh)
     for plan in plans:
         with LogToProgress(progress):
             written = propose(
@@ -278,6 +283,12 @@ def _positive(limit: int | None) -> int | None:
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit expects a number of items of at least 1, got {limit}.")
     return limit
+
+
+def _folder(data: Path | None) -> Path | None:
+    if data is not None and not data.is_dir():
+        raise ConfigError(f"--data (or HARNESS_DATA) expects a folder, and {str(data)!r} is none.")
+    return data
 
 
 def _progress() -> Progress:

@@ -17,6 +17,7 @@ def identity_differences(before: Provenance, now: Provenance) -> list[str]:
         for word, old, new in (
             ("weights", before.weights_digest, now.weights_digest),
             ("recovery", before.recovery_digest, now.recovery_digest),
+            ("model config", before.config_digest, now.config_digest),
             ("tokenizer", before.tokenizer_digest, now.tokenizer_digest),
         )
         if old != new
@@ -45,6 +46,7 @@ def _digests(provenance: Provenance) -> dict[str, str]:
     return {
         "dense weights": provenance.dense_digest[:12],
         "weights": provenance.weights_digest[:12],
+        "model config": provenance.config_digest[:12],
         "tokenizer": provenance.tokenizer_digest[:12],
         "recovery": provenance.recovery_digest[:12],
     }

@@ -254,11 +254,17 @@ class CompressionRecord:
 
 @record
 class Provenance:
-    """Where a measured cell came from. ``engine``: versions, device, dtype, threads (see ``ENGINE_IDENTITY``)."""
+    """Where a measured cell came from.
+
+    ``config_digest``: of what the model's config says about its forward pass. ``engine``: versions, device, dtype, threads
+    (see ``ENGINE_IDENTITY``). ``commit``, ``measured_at`` and ``engine`` are those of the forward passes, also when these
+    were stored.
+    """
 
     model_source: str
     dense_digest: str
     weights_digest: str
+    config_digest: str
     tokenizer_digest: str
     recovery_digest: str
     engine: dict[str, str]

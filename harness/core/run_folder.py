@@ -19,6 +19,9 @@ from harness.core.serial import read_json, storage_errors, write_json
 
 RECORDS = "records"
 
+UNFINISHED = "measuring did not finish: run it again, what was finished is stored"
+"""The reason of the failure that stands for a cell while it is measured, so that a crash never leaves an older result."""
+
 
 def keep_only(folder: Path, cell_ids: Collection[str]) -> None:
     """Remove the records of cells that an earlier run left, so that what is read was measured by this one."""
@@ -48,7 +51,7 @@ def read_run(folder: Path) -> list[CellRun | CellFailure]:
     homes = sorted(path for path in (folder / RECORDS).glob("*") if path.is_dir())
     if not homes:
         raise FileFormatError(f"{folder} holds no run (no {RECORDS}/<cell>/ in it): run `harness measure` or pytest first.")
-    return [read_cell(home) for home in homes if (home / "cell.json").exists() or (home / "failure.json").exists()]
+    return [read_cell(home) for home in homes]
 
 
 def read_cell(home: Path) -> CellRun | CellFailure:

@@ -33,6 +33,8 @@ else:
 
 T = TypeVar("T")
 
+_CANT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO)
+
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 # ------------------------------------------------------------------------------------------------ bytes
@@ -75,8 +77,10 @@ def storage_errors(path: Path) -> Iterator[None]:
                 f"the disk is full: {path} was not written (nothing already stored is lost); free some space, or point "
                 "HARNESS_CACHE at another disk, and run again: finished work is kept."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(f"{path} can't be written ({error.strerror}): check its permissions.") from error
+        if error.errno in _CANT_WRITE:
+            raise StorageError(
+                f"{path} can't be written ({error.strerror}): check where it leads and its permissions."
+            ) from error
         raise
 
 

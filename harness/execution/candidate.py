@@ -16,10 +16,10 @@ from typing import Any, cast
 from harness.compression import COMPRESSION, CompressionMethod
 from harness.compression.calibration import CalibrationText, load_text, shipped_text
 from harness.core.digest import digest_file, digest_json
-from harness.core.errors import ConfigError
+from harness.core.errors import ConfigError, StorageError
 from harness.core.probes import ProbeIndex
 from harness.core.records import SCHEMA_VERSION
-from harness.core.serial import atomic_path, write_json
+from harness.core.serial import atomic_path
 from harness.execution.matrix import CellPlan
 from harness.execution.store import Store, WeightsManifest
 from harness.models import MODELS
@@ -48,6 +48,7 @@ class Candidate:
 
     plan: CellPlan
     dense: ResolvedModel
+    config_digest: str
     store: Store
     device: str
     dtype: str
@@ -64,9 +65,11 @@ class Candidate:
         if self._manifest is None:
             method, text = self._method()
             key = self._weights_key(method, text)
-            with self.store.lock(key):
-                found = None if self.fresh else self.store.find_weights(key)
-                self._manifest = found or self._compress(method, text, key)
+            self._manifest = None if self.fresh else self.store.find_weights(key)
+            if self._manifest is None:
+                with self.store.lock(key):
+                    found = None if self.fresh else self.store.find_weights(key)  # another process may have made them
+                    self._manifest = found or self._compress(method, text, key)
         return self._manifest
 
     def model(self) -> LoadedModel:
@@ -109,7 +112,7 @@ class Candidate:
 
     def _weights_key(self, method: CompressionMethod, text: CalibrationText | None) -> str:
         variation = None if self.variant is None else [self.variant.label, self.variant.threads]
-        return digest_json([self.dense.weights_digest, self.dtype, method.recipe(text), variation])
+        return digest_json([self.dense.weights_digest, self.config_digest, self.dtype, method.recipe(text), variation])
 
     def _compress(self, method: CompressionMethod, text: CalibrationText | None, key: str) -> WeightsManifest:
         from harness.models.digest import digest_weights
@@ -129,17 +132,23 @@ class Candidate:
             compression=made,
             files={_WEIGHTS: self._save(key, layers)} if changed else {},
         )
-        write_json(self.store.weights_folder(key) / "manifest.json", manifest)
+        self.store.put_weights(key, manifest)
         self._model = model
         return manifest
 
     def _save(self, key: str, layers: Mapping[str, Any]) -> str:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         path = self.store.weights_folder(key) / _WEIGHTS
         tensors = {f"{name}.weight": layer.weight.detach().cpu().contiguous() for name, layer in layers.items()}
-        with atomic_path(path) as neighbour:
-            save_file(tensors, neighbour)
+        try:
+            with atomic_path(path) as neighbour:
+                save_file(tensors, neighbour)
+        except SafetensorError as error:
+            raise StorageError(
+                f"{path} can't be written ({error}): free some space, or point HARNESS_CACHE elsewhere."
+            ) from error
         return digest_file(path)
 
     def _restore(self, model: LoadedModel, manifest: WeightsManifest) -> None:

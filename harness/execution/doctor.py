@@ -50,8 +50,11 @@ def _version(package: str) -> str | None:
 
 
 def _device() -> Iterator[Finding]:
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding("torch import", f"fails: {error}", False, "install torch again")
+        return
     threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     yield Finding("cpu", threads, True)
     if torch.cuda.is_available():

@@ -12,11 +12,12 @@ from typing import Any, cast
 
 from harness.baseline import Baseline
 from harness.core.digest import digest_json
-from harness.core.errors import MissingDependencyError
+from harness.core.errors import ConfigError, MissingDependencyError
 from harness.core.probes import ProbeIndex
 from harness.core.records import (
     ENGINE_IDENTITY,
     SCHEMA_VERSION,
+    CellFailure,
     CellRecord,
     CellRun,
     Item,
@@ -31,8 +32,9 @@ from harness.execution.candidate import Candidate, Variant, make_method
 from harness.execution.engine import describe_engine, harness_version, read_commit
 from harness.execution.matrix import CellPlan, Matrix, ModelEntry, TaskEntry
 from harness.execution.progress import Progress
-from harness.execution.store import BLOCK_ITEMS, Store
+from harness.execution.store import BLOCK_ITEMS, Circumstances, Store, StoredResult
 from harness.knowledge import KNOWLEDGE, KnowledgeTask
+from harness.models.digest import digest_config
 from harness.models.sources import ResolvedModel, parse_source, resolve
 from harness.scoring import SCORERS, Scorer, Tokenizer
 
@@ -69,9 +71,11 @@ def measure_cell(
     made = {name: _task(name, plan.tasks[name], options.limit, base) for name in tasks}
     dense = resolve_model(plan.model, base, store, progress)
     device, dtype = _place(options.device, plan.model.dtype)
+    config_digest = digest_config(dense.folder)
     candidate = Candidate(
         plan=plan,
         dense=dense,
+        config_digest=config_digest,
         store=store,
         device=device,
         dtype=dtype,
@@ -85,6 +89,7 @@ def measure_cell(
         model_source=plan.model.source,
         dense_digest=dense.weights_digest,
         weights_digest=weights.weights_digest,
+        config_digest=config_digest,
         tokenizer_digest=dense.tokenizer_digest,
         recovery_digest=candidate.recovery_digest(),
         engine=describe_engine(device, dtype),
@@ -101,13 +106,21 @@ def measure_cell(
         cell=plan.cell,
         profile=plan.profile,
         compression=weights.compression,
-        provenance=provenance,
+        provenance=_as_measured(provenance, [then for _, then in measured.values()]),
         tasks={name: run.info for name, (run, _) in measured.items()},
         scorers={name: run.scorer for name, (run, _) in measured.items()},
         origins={name: run.origin for name, (run, _) in measured.items()},
-        wall_s={name: wall_s for name, (_, wall_s) in measured.items()},
+        wall_s={name: then.wall_s for name, (_, then) in measured.items()},
     )
     return CellRun(record=record, runs={name: run for name, (run, _) in measured.items()})
+
+
+def _as_measured(provenance: Provenance, circumstances: Sequence[Circumstances]) -> Provenance:
+    """The provenance of what was measured last: stored results keep the commit, time and engine of their forward passes."""
+    last = max(circumstances, key=lambda then: then.measured_at, default=None)
+    if last is None:
+        return provenance
+    return replace(provenance, commit=last.commit, measured_at=last.measured_at, engine=last.engine)
 
 
 @dataclass(slots=True)
@@ -124,25 +137,30 @@ class _Measurement:
     progress: Progress
     _n_before: int = 0
 
-    def run(self) -> tuple[TaskRun, float]:
-        """The task run and the wall time of its forward passes in seconds (as once measured, where it was stored)."""
+    def run(self) -> tuple[TaskRun, Circumstances]:
+        """The task run, and the circumstances of its forward passes (as they were, where it was stored)."""
         key = self._key()
+        if not self.options.fresh and (found := self.store.find_result(key)):
+            return self._task_run(found, "stored"), found.circumstances
         with self.store.lock(key):
             if self.options.fresh:
                 self.store.drop_result(key)
-            elif found := self.store.find_result(key):
-                return self._task_run(found.info, found.items, found.outcomes, "stored"), found.wall_s
+            elif found := self.store.find_result(key):  # another process made it meanwhile
+                return self._task_run(found, "stored"), found.circumstances
             info, items = self.task.build(self._tokenizer())
+            info = replace(info, name=self.name)
             unchanged = None if self.options.fresh else self._unchanged(info)
             if unchanged is not None:
-                return self._task_run(info, items, unchanged, "baseline"), 0.0
+                nothing = self._circumstances(0.0)
+                return self._task_run(StoredResult(info, items, unchanged, nothing), "baseline"), nothing
             started_s = time.perf_counter()
             outcomes = self._measure(key, items)
-            wall_s = time.perf_counter() - started_s
-            self.store.put_result(
-                key, info=info, scorer=self._scorer_identity(), wall_s=wall_s, items=items, outcomes=outcomes
-            )
-            return self._task_run(info, items, outcomes, "measured"), wall_s
+            result = StoredResult(info, items, outcomes, self._circumstances(time.perf_counter() - started_s))
+            self.store.put_result(key, result, self._scorer_identity())
+            return self._task_run(result, "measured"), result.circumstances
+
+    def _circumstances(self, wall_s: float) -> Circumstances:
+        return Circumstances(self.provenance.commit, self.provenance.measured_at, self.provenance.engine, wall_s)
 
     def _measure(self, key: str, items: tuple[Item, ...]) -> Outcomes:
         starts = range(0, len(items), BLOCK_ITEMS)
@@ -170,6 +188,7 @@ class _Measurement:
         made_from = [
             self.provenance.weights_digest,
             self.provenance.recovery_digest,
+            self.provenance.config_digest,
             self.provenance.tokenizer_digest,
             self.task.spec_digest(),
             self.options.limit,
@@ -183,12 +202,12 @@ class _Measurement:
             return None
         return self.baseline.outcomes_if_identical(self.provenance, info, self._scorer_identity())
 
-    def _task_run(self, info: TaskInfo, items: tuple[Item, ...], outcomes: Outcomes, origin: Origin) -> TaskRun:
+    def _task_run(self, result: StoredResult, origin: Origin) -> TaskRun:
         return TaskRun(
             cell=self.candidate.plan.cell.id,
-            info=info,
-            items=items,
-            outcomes=outcomes,
+            info=replace(result.info, name=self.name),
+            items=result.items,
+            outcomes=result.outcomes,
             scorer=self._scorer_identity(),
             origin=origin,
         )
@@ -206,9 +225,22 @@ class _Measurement:
         return identity
 
 
+def crashed(plan: CellPlan, error: Exception) -> CellFailure:
+    """The failure of a cell whose measuring ended in somebody's own error; the traceback goes to the log."""
+    log.debug("measuring %s crashed", plan.cell.id, exc_info=error)
+    first_line = str(error).strip().partition("\n")[0]
+    reason = (
+        f"measuring crashed ({type(error).__name__}: {first_line}): nothing was judged; finished work is stored, run again."
+    )
+    return CellFailure(cell=plan.cell, profile=plan.profile, reason=reason)
+
+
 def _task(name: str, entry: TaskEntry, limit: int | None, base: Path) -> KnowledgeTask:
     """A task from its matrix entry; its option ``folder`` is a path that starts at ``base``, the matrix's folder."""
-    options = {key: base / value if key == "folder" else value for key, value in entry.options.items()}
+    folder = entry.options.get("folder")
+    if folder is not None and not isinstance(folder, str):
+        raise ConfigError(f"task {name!r} of the matrix: folder is {folder!r}, expected a path in quotes.")
+    options = {**entry.options, **({"folder": base / folder} if folder else {})}
     return cast(KnowledgeTask, make_method("task", name, KNOWLEDGE.load(entry.suite), {"limit": limit, **options}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from harness.core.verdicts import POOLED
 from harness.knowledge import KNOWLEDGE
 from harness.models import MODELS
 from harness.recovery import RECOVERY
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
 
 
 @record
@@ -126,6 +129,9 @@ def _check_entries(text: MatrixFile) -> None:
     _methods("compression method", text.compressions, COMPRESSION)
     _methods("recovery method", text.recoveries, RECOVERY)
     _known("knowledge suite", [task.suite for task in text.tasks.values()], KNOWLEDGE)
+    for name in (*text.profiles, *text.tasks):
+        if not _FILE_NAME.fullmatch(name):
+            raise ConfigError(f"{name!r} can't be the name of a profile or task: use letters, digits, '_', '-' and '.'.")
     if POOLED in text.tasks:
         raise ConfigError(f"a task can't be called {POOLED!r}: that is the name of a cell's own case; rename it.")
     for grid in text.grid:

@@ -14,17 +14,17 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from harness.core.columns import read_items, read_outcomes, write_items, write_outcomes
-from harness.core.digest import digest_file
+from harness.core.digest import digest_file, digest_json
 from harness.core.errors import FileFormatError
 from harness.core.records import SCHEMA_VERSION, CompressionRecord, Item, Outcomes, TaskInfo, record
-from harness.core.serial import read_json, storage_errors, write_json
+from harness.core.serial import as_mapping, read_json, storage_errors, write_json
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,17 @@ class WeightsManifest:
     weights_digest: str
     compression: CompressionRecord
     files: dict[str, str]
+    digest: str = ""
+
+
+@record
+class Circumstances:
+    """When, by which commit and on what a result was measured, and how long its forward passes took."""
+
+    commit: str
+    measured_at: str
+    engine: dict[str, str]
+    wall_s: float
 
 
 @record
@@ -49,8 +60,9 @@ class ResultManifest:
     schema_version: int
     info: TaskInfo
     scorer: str
-    wall_s: float
+    circumstances: Circumstances
     files: dict[str, str]
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +72,7 @@ class StoredResult:
     info: TaskInfo
     items: tuple[Item, ...]
     outcomes: Outcomes
-    wall_s: float
+    circumstances: Circumstances
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,10 @@ class Store:
         """The manifest of stored weights, or None where there are none or they are broken (said in the log)."""
         return _checked(self.weights_folder(key), WeightsManifest)
 
+    def put_weights(self, key: str, manifest: WeightsManifest) -> None:
+        """Store the manifest of weights whose files are written."""
+        write_json(self.weights_folder(key) / "manifest.json", _sealed(manifest))
+
     def find_result(self, key: str) -> StoredResult | None:
         """A stored task result, or None where there is none or it is broken (said in the log)."""
         folder = self.result_folder(key)
@@ -97,17 +113,16 @@ class Store:
         if manifest is None:
             return None
         outcomes = read_outcomes(folder / "outcomes.parquet")
-        return StoredResult(manifest.info, read_items(folder / "items.parquet"), outcomes, manifest.wall_s)
+        return StoredResult(manifest.info, read_items(folder / "items.parquet"), outcomes, manifest.circumstances)
 
-    def put_result(
-        self, key: str, *, info: TaskInfo, scorer: str, wall_s: float, items: tuple[Item, ...], outcomes: Outcomes
-    ) -> None:
+    def put_result(self, key: str, result: StoredResult, scorer: str) -> None:
         """Store a finished result; its blocks are then no longer needed."""
         folder = self.result_folder(key)
-        write_items(folder / "items.parquet", items)
-        write_outcomes(folder / "outcomes.parquet", outcomes)
+        write_items(folder / "items.parquet", result.items)
+        write_outcomes(folder / "outcomes.parquet", result.outcomes)
         files = {name: digest_file(folder / name) for name in ("items.parquet", "outcomes.parquet")}
-        write_json(folder / "manifest.json", ResultManifest(SCHEMA_VERSION, info, scorer, wall_s, files))
+        made = ResultManifest(SCHEMA_VERSION, result.info, scorer, result.circumstances, files)
+        write_json(folder / "manifest.json", _sealed(made))
         self.drop_blocks(key)
 
     def put_block(self, key: str, index: int, outcomes: Outcomes) -> None:
@@ -143,11 +158,12 @@ class Store:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("another process is working on the same thing: waiting for it")
-            lock.acquire()
+        with storage_errors(path):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                log.info("another process is working on the same thing: waiting for it")
+                lock.acquire()
         try:
             yield
         finally:
@@ -160,12 +176,19 @@ class Store:
 M = TypeVar("M", WeightsManifest, ResultManifest)
 
 
+def _sealed(manifest: M) -> M:
+    """The manifest with the digest of its other fields."""
+    return replace(manifest, digest=digest_json(as_mapping(replace(manifest, digest=""))))
+
+
 def _checked(folder: Path, kind: type[M]) -> M | None:
     path = folder / "manifest.json"
     if not path.exists():
         return None
     try:
         manifest = read_json(path, kind)
+        if _sealed(manifest) != manifest:
+            raise FileFormatError(f"{path} does not have the digest that it states.")
         for name, digest in manifest.files.items():
             if not (folder / name).exists() or digest_file(folder / name) != digest:
                 raise FileFormatError(f"{folder / name} is not the file that was stored.")

@@ -22,7 +22,7 @@ RELABEL_OPTIONS = 40
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
     """One task, before and now, over the same items in the same order (the run's). ``reused``: nothing was measured,
-    the outcomes are the baseline's own because nothing that decides them has changed."""
+    the outcomes are the baseline's own because nothing that decides them has changed. ``limited``: a sample of the items."""
 
     name: str
     info: TaskInfo
@@ -30,6 +30,7 @@ class Comparison:
     before: Bool[np.ndarray, " n"]
     now: Bool[np.ndarray, " n"]
     reused: bool
+    limited: bool
 
     @property
     def counts(self) -> PairedCounts:
@@ -74,7 +75,9 @@ def compare(run: CellRun, baseline: Baseline, name: str) -> Comparison | Incompa
         return Incomparable(
             f"the run shows the baseline's own outcomes although {', '.join(changed)} changed: measure it again."
         )
-    return Comparison(name, known.info, task.outcomes.digests, joined, task.outcomes.correct, reused)
+    return Comparison(
+        name, known.info, task.outcomes.digests, joined, task.outcomes.correct, reused, task.info.limit is not None
+    )
 
 
 def _propose(cell: str) -> str:

@@ -136,7 +136,7 @@ class _Bench:
             level_fail=self.family.task_level(self.policy),
             sigma=noise.sigma([found]),
         )
-        return self._decide(name, unit, found.reused)
+        return self._decide(name, unit, reused=found.reused, limited=found.limited)
 
     def pool(self, compared: Compared, noise: _Noise) -> Verdict:
         """The cell's own verdict: the items of its informative pooled tasks, each task capped, taken together."""
@@ -163,10 +163,15 @@ class _Bench:
             level_fail=self.family.cell_level(self.policy),
             sigma=noise.sigma(members),
         )
-        return self._decide(POOLED, unit, reused=all(member.reused for member in members))
+        return self._decide(
+            POOLED,
+            unit,
+            reused=all(member.reused for member in members),
+            limited=any(member.limited for member in members),
+        )
 
-    def _decide(self, name: str, unit: Unit, reused: bool) -> Verdict:
-        if unit.counts.n_lost == unit.counts.n_gained == 0:
+    def _decide(self, name: str, unit: Unit, *, reused: bool, limited: bool) -> Verdict:
+        if unit.counts.n_lost == unit.counts.n_gained == 0 and (reused or not limited):
             evidence = weigh(unit, self.policy)
             if reused:  # the same machine on the same items: nothing can differ on any other item either
                 nothing = Estimate(0.0, 0.0, 0.0, evidence.loss.level, "identity")

@@ -134,6 +134,11 @@ def policy_problems(policy: Policy) -> Iterator[tuple[str, str]]:
             yield key, f"expected a number between 0 and 1 (both excluded), got {value}."
     if not 0 <= policy.informative_margin < 1:
         yield "informative_margin", f"expected a fraction of at least 0 and below 1, got {policy.informative_margin}."
+    if policy.pass_level * (1 - policy.early.pass_share) >= 0.5:
+        yield (
+            "pass_level",
+            f"expected pass_level * (1 - early.pass_share) below 0.5, got {policy.pass_level}: PASS would prove nothing.",
+        )
     if policy.pool_cap_items < 1:
         yield "pool_cap_items", f"expected at least one item, got {policy.pool_cap_items}."
     yield from _margin_problems("cell", policy.cell)

@@ -36,6 +36,9 @@ _TIED_NAMES = (
 )
 """Endings of the names under which a tied tensor appears a second time, in the order in which they are left out."""
 
+_ABOUT_THE_FILE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
+"""Keys of config.json that do not change what is computed here: the dtype is chosen when the model is loaded."""
+
 _TORCH_DTYPES = {
     "torch.float64": "F64",
     "torch.float32": "F32",
@@ -86,6 +89,15 @@ def digest_tokenizer(folder: Path) -> str:
     config = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     convention = {key: _content(config.get(key)) for key in ("bos_token", "eos_token", "add_bos_token", "add_eos_token")}
     return digest_json([digest_json(_read_json(path)), convention])
+
+
+def digest_config(folder: Path) -> str:
+    """The digest of what config.json says about the forward pass: the same tensors under another activation are another
+    model. What only says who wrote the file is left out. Raises ModelError when there is none, or it is broken."""
+    config = _read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise ModelError(f"{folder / 'config.json'} holds no JSON object: get the model again.")
+    return digest_json({key: value for key, value in config.items() if key not in _ABOUT_THE_FILE})
 
 
 # ------------------------------------------------------------------------------------------------ from tensors to one digest

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from harness.core.errors import ConfigError, HarnessError
 from harness.core.verdicts import POOLED, Status
 from harness.execution.matrix import Matrix, read_matrix
 from harness.plugin.cases import CaseId, GateCase, case_ids
-from harness.plugin.keys import MATRICES, SESSION, SETTINGS, TROUBLE, VERDICT, attach, verdict_of
-from harness.plugin.settings import add_options, describe, read_settings
+from harness.plugin.keys import MATRICES, SESSION, TROUBLE, VERDICT, attach, settings_of, verdict_of
+from harness.plugin.settings import add_options
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,18 +26,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[SETTINGS] = read_settings(config)
     config.stash[MATRICES] = {}
-    if getattr(config.option, "dist", "no") == "load":
-        config.option.dist = "loadgroup"  # under pytest-xdist a cell stays on one worker
     if not hasattr(config, "workerinput"):
         from harness.plugin.closing import Closing
 
         config.pluginmanager.register(Closing(config), "harness-closing")
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    return describe(config.stash[SETTINGS])
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Under pytest-xdist a cell stays on one worker (its own groups come to nothing with pytest 9.2)."""
+    if config.option.dist != "load":
+        return None
+    from harness.plugin.schedule import CellScheduling
+
+    return CellScheduling(config, log)
 
 
 # ------------------------------------------------------------------------------------------------ collection
@@ -50,12 +54,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     except ConfigError as error:
         metafunc.config.stash[TROUBLE] = error  # told once collection is over: here it would be a traceback a test
         cases = []
-    parameters = [pytest.param(case, id=str(case), marks=pytest.mark.xdist_group(case.plan.cell.id)) for case in cases]
+    parameters = [pytest.param(case, id=str(case)) for case in cases]
     metafunc.parametrize("harness_case", parameters, indirect=True)
 
 
 def _matrix(config: pytest.Config, folder: Path) -> Matrix:
-    settings = config.stash[SETTINGS]
+    settings = settings_of(config)
     path = settings.matrix or folder / "matrix.toml"
     matrices = config.stash[MATRICES]
     if path not in matrices:
@@ -91,7 +95,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
         config = session.config
         config.stash[SESSION] = GateSession(
-            settings=config.stash[SETTINGS],
+            settings=settings_of(config),
             progress=make_progress(config),
             selected={cell: tuple(tasks) for cell, tasks in selected.items()},
         )
@@ -122,10 +126,8 @@ def harness_case(request: pytest.FixtureRequest) -> GateCase:
     case: CaseId = request.param
     try:
         verdict, left_out = request.config.stash[SESSION].case(case)
-    except ConfigError as error:
+    except HarnessError as error:  # nothing that one cell could answer for: the policy, the request, the report folder
         pytest.exit(f"harness: {error}", returncode=error.exit_code)
-    except HarnessError as error:
-        pytest.fail(str(error), pytrace=False)
     if verdict is not None:
         request.node.stash[VERDICT] = verdict
         if verdict.status is Status.INVALID:

@@ -12,9 +12,9 @@ import pytest
 from harness.core.errors import HarnessError
 from harness.core.run_folder import keep_only
 from harness.core.shelf import unknown_name
-from harness.core.verdicts import Verdict
+from harness.core.verdicts import POOLED, Verdict
 from harness.execution.matrix import read_matrix
-from harness.plugin.keys import MATRICES, SETTINGS, matrix_of, verdict_of
+from harness.plugin.keys import MATRICES, matrix_of, settings_of, verdict_of
 from harness.plugin.settings import Settings
 
 
@@ -25,6 +25,7 @@ class Closing:
         self._config = config
         self._verdicts: dict[str, Verdict] = {}
         self._has_other_failures = False
+        self._n_left_out = 0
         self._started_at = _now()
         self._matrix_path: Path | None = None
         self._report: Path | None = None
@@ -40,6 +41,8 @@ class Closing:
             self._matrix_path = matrix_of(report)
         elif report.failed:
             self._has_other_failures = True
+        elif report.skipped and "[" in report.nodeid and report.nodeid.endswith(f"-{POOLED}]"):
+            self._n_left_out += 1
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -51,6 +54,9 @@ class Closing:
             code = exit_code(self._verdicts.values())
             session.exitstatus = code
         if self._matrix_path is None:
+            if code == pytest.ExitCode.OK and self._n_left_out:
+                session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+                self._trouble = "nothing was judged: only pools were selected, and a pool needs every task of its cell."
             return
         from harness.review import Review
 
@@ -69,7 +75,9 @@ class Closing:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         from harness.plugin.terminal import write_summary
 
-        hint = self._trouble or (self._nothing_selected() if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED else None)
+        hint = self._trouble
+        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            hint = hint or self._nothing_selected()
         write_summary(terminalreporter, list(self._verdicts.values()), self._report, hint)
 
     def _nothing_selected(self) -> str | None:
@@ -82,7 +90,7 @@ class Closing:
 
     @property
     def _settings(self) -> Settings:
-        return self._config.stash[SETTINGS]
+        return settings_of(self._config)
 
 
 def _now() -> str:

@@ -12,13 +12,20 @@ from harness.core.errors import ConfigError
 from harness.core.serial import as_mapping, from_json
 from harness.core.verdicts import Verdict
 from harness.execution.matrix import Matrix
-from harness.plugin.settings import Settings
+from harness.plugin.settings import Settings, read_settings
 
 SETTINGS = pytest.StashKey[Settings]()
 MATRICES = pytest.StashKey[dict[Path, Matrix]]()
 TROUBLE = pytest.StashKey[ConfigError]()
 SESSION = pytest.StashKey[Any]()
 VERDICT = pytest.StashKey[Verdict]()
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """The settings, read when they are first needed: other projects' runs have no business with them."""
+    if SETTINGS not in config.stash:
+        config.stash[SETTINGS] = read_settings(config)
+    return config.stash[SETTINGS]
 
 
 def attach(report: pytest.TestReport, verdict: Verdict, matrix: Path) -> None:

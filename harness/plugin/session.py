@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.baseline import load_baseline
-from harness.core.errors import HarnessError
+from harness.baseline import Baseline, load_baseline
+from harness.core.errors import EXIT_USAGE, HarnessError
 from harness.core.records import CellFailure, CellRun
-from harness.core.run_folder import write_cell
+from harness.core.run_folder import UNFINISHED, write_cell
 from harness.core.verdicts import POOLED, CellVerdict, Verdict
-from harness.execution.local import MeasureOptions, measure_cell
+from harness.execution.local import MeasureOptions, crashed, measure_cell
 from harness.execution.matrix import CellPlan, Matrix
 from harness.execution.progress import LogToProgress, Progress
 from harness.execution.propose import propose
 from harness.execution.store import Store
-from harness.gate import judge, read_policy
+from harness.gate import Policy, feasibility, judge, read_policy
 from harness.plugin.cases import CaseId
 from harness.plugin.settings import Settings
 from harness.review import POLICY, family_of
@@ -49,7 +49,8 @@ class GateSession:
 
     def _measure_and_judge(self, matrix: Matrix, plan: CellPlan) -> CellVerdict:
         policy = read_policy(matrix.path.parent / POLICY)
-        run = self._measure(matrix, plan)
+        write_cell(self.settings.report_dir, CellFailure(plan.cell, plan.profile, UNFINISHED))
+        run = self._measure(matrix, plan, policy)
         write_cell(self.settings.report_dir, run)
         try:
             baseline = load_baseline(self.settings.baseline_dir, plan.profile, plan.cell)
@@ -57,10 +58,10 @@ class GateSession:
             baseline, run = None, CellFailure(plan.cell, plan.profile, str(error))
         return judge(run, baseline, policy, family_of(matrix), mode=self.settings.mode, declared_tasks=tuple(plan.tasks))
 
-    def _measure(self, matrix: Matrix, plan: CellPlan) -> CellRun | CellFailure:
-        settings = self.settings
+    def _measure(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> CellRun | CellFailure:
+        """The cell as measured, or why it could not be. What the user asked for wrongly (exit code 4) is raised."""
+        settings, store = self.settings, Store.default()
         options = MeasureOptions(device=settings.device, data=settings.data, limit=settings.limit, fresh=settings.fresh)
-        store = Store.default()
         with LogToProgress(self.progress):
             try:
                 if settings.baselines != "check":
@@ -75,8 +76,31 @@ class GateSession:
                         reason=settings.reason or "first baseline of this cell",
                     )
                 baseline = load_baseline(settings.baseline_dir, plan.profile, plan.cell)
+                if baseline is not None:
+                    self._warn_if_hopeless(policy, baseline)
                 return measure_cell(
                     matrix, plan, self._tasks(plan), options=options, store=store, progress=self.progress, baseline=baseline
                 )
             except HarnessError as error:
+                if error.exit_code == EXIT_USAGE:
+                    raise
                 return CellFailure(cell=plan.cell, profile=plan.profile, reason=str(error))
+            except Exception as error:  # noqa: BLE001 - GATE: a crash (out of memory, a library's own error) is INVALID, never a regression
+                return crashed(plan, error)
+
+    def _warn_if_hopeless(self, policy: Policy, baseline: Baseline) -> None:
+        """Say before measuring that a cell is too small to prove what its policy asks."""
+        pooled = [task.info for task in baseline.record.tasks.values() if task.info.pooled]
+        n_items = sum(min(self.settings.limit or info.n_items, info.n_items, policy.pool_cap_items) for info in pooled)
+        if not n_items:
+            return
+        moves = baseline.record.compression.stability == "re-compressed"
+        found = feasibility(
+            policy,
+            policy.cell,
+            n_items,
+            flip_rate=max(policy.flip_rates.of(info.score_class, moves) for info in pooled),
+            sigma=baseline.record.noise.sigma[POOLED] if moves and baseline.record.noise else 0.0,
+        )
+        if not found.feasible:
+            self.progress.say(found.sentence(baseline.record.cell.id))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -11,6 +10,7 @@ from typing import get_args
 import pytest
 
 from harness.baseline import WriteMode
+from harness.core.errors import ConfigError
 from harness.gate import Mode
 
 
@@ -46,7 +46,7 @@ def add_options(parser: pytest.Parser) -> None:
         "--harness-limit",
         type=int,
         metavar="N",
-        help="measure only N items of each task, a stable sample; such a run is shown, not gated against full baselines",
+        help="measure only N items of each task, a stable sample, and judge it on these items of the baseline",
     )
     group.addoption(
         "--harness-policy",
@@ -72,17 +72,17 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def read_settings(config: pytest.Config) -> Settings:
-    """The settings of a pytest run. Raises pytest.UsageError for values that can't be."""
+    """The settings of a pytest run. Raises ConfigError for values that can't be."""
     root = config.rootpath
     limit = config.getoption("--harness-limit")
     if limit is not None and limit < 1:
-        raise pytest.UsageError(f"--harness-limit expects a number of items of at least 1, got {limit}.")
+        raise ConfigError(f"--harness-limit expects a number of items of at least 1, got {limit}.")
     data = config.getoption("--harness-data")
     if data is not None and not Path(data).is_dir():
-        raise pytest.UsageError(f"--harness-data expects a folder, and {data!r} is none.")
+        raise ConfigError(f"--harness-data expects a folder, and {data!r} is none.")
     baselines = config.getoption("--harness-baselines")
     if baselines == "update" and not config.getoption("--harness-reason"):
-        raise pytest.UsageError("--harness-baselines=update needs --harness-reason='why the baselines move'.")
+        raise ConfigError("--harness-baselines=update needs --harness-reason='why the baselines move'.")
     matrix = config.getoption("--harness-matrix")
     return Settings(
         profile=config.getoption("--harness-profile"),
@@ -101,15 +101,3 @@ def read_settings(config: pytest.Config) -> Settings:
 
 def _folder(root: Path, chosen: str | None, default: str) -> Path:
     return Path(chosen).resolve() if chosen else root / default
-
-
-def describe(settings: Settings) -> str:
-    """One line for pytest's header."""
-    shown: Mapping[str, str] = {
-        "profile": settings.profile,
-        "policy": settings.mode,
-        "device": settings.device,
-        **({"limit": str(settings.limit)} if settings.limit else {}),
-        **({"baselines": settings.baselines} if settings.baselines != "check" else {}),
-    }
-    return "harness: " + ", ".join(f"{key} {value}" for key, value in shown.items())

@@ -46,7 +46,7 @@ def measure(matrix: Matrix, progress: Progress, tmp_path: Path):
             matrix,
             plan,
             tuple(plan.tasks),
-            options=MeasureOptions(**options),
+            options=MeasureOptions(**asked),
             store=Store(tmp_path / store),
             progress=progress,
         )

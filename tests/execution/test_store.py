@@ -10,12 +10,14 @@ import pytest
 from harness.core.digest import digest_sequence
 from harness.core.errors import StorageError
 from harness.core.records import Item, ItemOutcome, Outcomes, TaskInfo
-from harness.execution.store import Store
+from harness.execution.store import Circumstances, Store, StoredResult
 
 ITEMS = tuple(Item(f"i{n}", "g", f"{n} is [Y].", ("a", "b"), (n % 2,)) for n in range(4))
 DIGESTS = tuple(item.digest for item in ITEMS)
 OUTCOMES = Outcomes.of(DIGESTS, [ItemOutcome(0, n % 2 == 0, 1 + n % 2, 0.5 - n, False, (-1.5, -2.25)) for n in range(4)])
 INFO = TaskInfo("t", "p", "log_likelihood", True, "rule", "v1", "spec", digest_sequence(DIGESTS), 4, 0.5, 0.5, {})
+
+THEN = Circumstances("abc", "2026-01-02T03:04:05+00:00", {"torch": "2"}, 1.5)
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def put(store: Store) -> None:
-    store.put_result("k", info=INFO, scorer="s/1", wall_s=1.5, items=ITEMS, outcomes=OUTCOMES)
+    store.put_result("k", StoredResult(INFO, ITEMS, OUTCOMES, THEN), "s/1")
 
 
 def test_a_result_comes_back_as_it_was(store: Store) -> None:
@@ -32,7 +34,7 @@ def test_a_result_comes_back_as_it_was(store: Store) -> None:
     put(store)
     found = store.find_result("k")
     assert found is not None
-    assert (found.info, found.items, found.wall_s) == (INFO, ITEMS, 1.5)
+    assert (found.info, found.items, found.circumstances) == (INFO, ITEMS, THEN)
     assert found.outcomes.digests == OUTCOMES.digests
     np.testing.assert_array_equal(found.outcomes.margins_nats, OUTCOMES.margins_nats)
 

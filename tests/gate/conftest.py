@@ -107,6 +107,7 @@ class Builder:
             model_source="dir:tiny",
             dense_digest=digest_text("dense"),
             weights_digest=digest_text(weights),
+            config_digest=digest_text("config"),
             tokenizer_digest=digest_text("tokenizer"),
             recovery_digest=digest_text(recovery),
             engine={**dict.fromkeys(ENGINE_IDENTITY, "1"), "threads": "2", **(engine or {})},

