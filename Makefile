@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 K ?= llama_4bit
 PYTEST_ARGS ?=
-# doctests run too, and the shapes in annotations are checked where numbers decide
-TESTS := --doctest-modules --jaxtyping-packages=harness.stats,harness.gate,harness.baseline,beartype.beartype harness tests
+TESTS := --doctest-modules harness tests
+# shapes in annotations are checked where numbers decide; without our own plugin, which imports these packages too early for that
+SHAPES := -p no:harness --jaxtyping-packages=harness.stats,harness.gate,harness.baseline,beartype.beartype tests/stats tests/gate tests/baseline
 
 .PHONY: help gate test test-all check format lint types imports doctor clean
 
@@ -16,9 +17,11 @@ gate: $(VENV)/.measure ## gate the 4-bit llama cells (K=... selects others) and 
 	$(BIN)/pytest suites/ -k '$(K)' $(PYTEST_ARGS)
 
 test: $(VENV)/.dev ## the project's tests without the slow ones
+	$(BIN)/pytest -q $(SHAPES)
 	$(BIN)/pytest $(TESTS) -m 'not slow and not gpu' $(PYTEST_ARGS)
 
 test-all: $(VENV)/.dev ## every test, slow ones too
+	$(BIN)/pytest -q $(SHAPES)
 	$(BIN)/pytest $(TESTS) $(PYTEST_ARGS)
 
 check: lint types imports test ## what CI runs: format, lint, types, imports, tests
