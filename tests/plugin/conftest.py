@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["pytester"]
 
 REPOSITORY = Path(__file__).parents[2]
 CITIES = ("Aru", "Bex", "Cim", "Dol", "Efa", "Gon", "Hil", "Iva", "Jot", "Kel")
