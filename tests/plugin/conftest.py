@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-
 REPOSITORY = Path(__file__).parents[2]
 CITIES = ("Aru", "Bex", "Cim", "Dol", "Efa", "Gon", "Hil", "Iva", "Jot", "Kel")
 LANDS = tuple(f"{first}{second}" for first in ("Mo", "Na", "Pe", "Qi", "Ro", "Su") for second in "abdefgklmn")
