@@ -20,7 +20,7 @@ class Reading:
 
 
 def read_logits(logits: Float[Tensor, "rows vocabulary"], rows: Sequence[int], tokens: Sequence[int]) -> Reading:
-    """Read each ``tokens[i]`` off row ``rows[i]``: log softmax in float32; of equal logits the lowest token is on top.
+    """Read each ``tokens[i]`` off row ``rows[i]``: log softmax in float32 (float64 stays); of equal logits the lowest token is on top.
 
     ``logits`` are used up: the softmax is taken in place, which saves a third of the time beside the matrix product.
 
@@ -28,7 +28,7 @@ def read_logits(logits: Float[Tensor, "rows vocabulary"], rows: Sequence[int], t
     >>> reading.logprobs_nats.round(4).tolist(), reading.is_top.tolist()
     ([-0.6931, -0.6931, -0.3133], [True, False, True])
     """
-    exact = logits.float()
+    exact = logits if logits.dtype == torch.float64 else logits.float()
     row = torch.tensor(list(rows), device=logits.device)
     token = torch.tensor(list(tokens), device=logits.device)
     read, top = exact[row, token], exact.max(dim=-1)  # of equal values, max gives the first index
