@@ -20,7 +20,7 @@ class Reading:
 
 
 def read_logits(logits: Float[Tensor, "rows vocabulary"], rows: Sequence[int], tokens: Sequence[int]) -> Reading:
-    """Read each ``tokens[i]`` off row ``rows[i]``: log softmax in float32 (float64 stays); of equal logits the lowest token is on top.
+    """Read each ``tokens[i]`` off row ``rows[i]``: log softmax in float32 (float64 stays so); the lowest of equal tops.
 
     ``logits`` are used up: the softmax is taken in place, which saves a third of the time beside the matrix product.
 
