@@ -151,6 +151,9 @@ def digest_outcomes(outcomes: Outcomes) -> str:
         state.update(column.astype(kind).tobytes())
     for row in outcomes.option_logliks_nats or ():
         state.update(len(row).to_bytes(4, "little") + np.array(row, dtype="<f4").tobytes())
+    for text in outcomes.texts or ():
+        encoded = text.encode()
+        state.update(len(encoded).to_bytes(4, "little") + encoded)
     return state.hexdigest()
 
 

@@ -21,6 +21,7 @@ _OUTCOMES = pa.schema(
         ("margin_nats", pa.float64()),
         ("near_tie", pa.bool_()),
         ("option_logliks_nats", pa.list_(pa.float32())),
+        ("text", pa.string()),
     ]
 )
 
@@ -46,6 +47,7 @@ def write_outcomes(path: Path, outcomes: Outcomes) -> None:
         pa.array(outcomes.margins_nats, pa.float64()),
         pa.array(outcomes.near_ties),
         pa.array([None] * len(outcomes) if logliks is None else [list(row) for row in logliks], pa.list_(pa.float32())),
+        pa.array(outcomes.texts or [None] * len(outcomes), pa.string()),
     ]
     _write_table(path, pa.table(columns, schema=_OUTCOMES))
 
@@ -67,6 +69,7 @@ def read_outcomes(path: Path) -> Outcomes:
             margins_nats=_numpy(table, "margin_nats"),
             near_ties=_numpy(table, "near_tie"),
             option_logliks_nats=logliks,
+            texts=_texts(table),
         )
     except (ValueError, TypeError) as error:
         raise FileFormatError(f"{path}: {error}") from error
@@ -94,6 +97,15 @@ def read_items(path: Path) -> tuple[Item, ...]:
         )
     except (ValueError, TypeError) as error:
         raise FileFormatError(f"{path}: {error}") from error
+
+
+def _texts(table: pa.Table) -> tuple[str, ...] | None:
+    column = table["text"]
+    if column.null_count == len(column):
+        return None
+    if column.null_count:
+        raise ValueError(f"column 'text' has {column.null_count} empty rows")
+    return tuple(column.to_pylist())
 
 
 def _numpy(table: pa.Table, name: str) -> np.ndarray:

@@ -143,6 +143,8 @@ class TaskInfo:
 class ItemOutcome:
     """What one model answered to one item. ``answer`` and ``rank`` refer to the item's options; rank 1 is best.
 
+    A generated answer has its ``text``, and ``answer`` -1 where it is none of the options (``rank`` is then their number + 1).
+
     ``margin_nats`` is the best right option's score minus the best wrong one's; where every option is right or wrong
     alone it is 0. ``near_tie``: the decision hangs on less than the scorer's numerical noise.
     """
@@ -153,13 +155,15 @@ class ItemOutcome:
     margin_nats: float
     near_tie: bool
     option_logliks_nats: tuple[float, ...]
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcomes:
     """A task's outcomes as columns over its n items, in the task's own order.
 
-    ``option_logliks_nats`` is None where they are not kept (baselines of tasks with large vocabularies).
+    ``option_logliks_nats`` is None where they are not kept (baselines of tasks with large vocabularies), ``texts`` where
+    answers are chosen and not generated.
     """
 
     digests: tuple[str, ...]
@@ -169,6 +173,7 @@ class Outcomes:
     margins_nats: Float[np.ndarray, " n"]
     near_ties: Bool[np.ndarray, " n"]
     option_logliks_nats: tuple[tuple[float, ...], ...] | None
+    texts: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -192,6 +197,7 @@ class Outcomes:
             margins_nats=np.array([row.margin_nats for row in rows], dtype=np.float64),
             near_ties=np.array([row.near_tie for row in rows], dtype=np.bool_),
             option_logliks_nats=tuple(row.option_logliks_nats for row in rows),
+            texts=_all_or_none([row.text for row in rows]),
         )
 
     @classmethod
@@ -208,7 +214,13 @@ class Outcomes:
             option_logliks_nats=None
             if any(rows is None for rows in logliks)
             else tuple(chain(*(rows or () for rows in logliks))),
+            texts=None if any(part.texts is None for part in parts) else tuple(chain(*(part.texts or () for part in parts))),
         )
+
+
+def _all_or_none(texts: list[str | None]) -> tuple[str, ...] | None:
+    known = tuple(text for text in texts if text is not None)
+    return known if len(known) == len(texts) and texts else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -284,6 +296,7 @@ class CellRecord:
     schema_version: int
     cell: Cell
     profile: str
+    family: str
     compression: CompressionRecord
     provenance: Provenance
     tasks: dict[str, TaskInfo]

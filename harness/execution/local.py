@@ -36,9 +36,12 @@ from harness.execution.store import BLOCK_ITEMS, Circumstances, Store, StoredRes
 from harness.knowledge import KNOWLEDGE, KnowledgeTask
 from harness.models.digest import digest_config
 from harness.models.sources import ResolvedModel, parse_source, resolve
-from harness.scoring import SCORERS, Scorer, Tokenizer
+from harness.scoring import GENERATORS, SCORERS, Answer, Generator, Prompt, Request, Scorer, Tokenizer, identity_of
 
 log = logging.getLogger(__name__)
+
+_Ask = Callable[[Sequence[Sequence[Request | Prompt]]], Sequence[Sequence[Answer]]]
+"""From the requests of some items to the answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,9 @@ def measure_cell(
     """
     _check_torch()
     base = matrix.path.parent
-    made = {name: _task(name, plan.tasks[name], options.limit, base) for name in tasks}
+    made = {name: make_task(name, plan.tasks[name], base, limit=options.limit, data=options.data) for name in tasks}
+    for name, task in made.items():
+        _check_kind(plan, name, task)
     dense = resolve_model(plan.model, base, store, progress)
     device, dtype = _place(options.device, plan.model.dtype)
     config_digest = digest_config(dense.folder)
@@ -79,7 +84,7 @@ def measure_cell(
         store=store,
         device=device,
         dtype=dtype,
-        probes=lambda: _probe_index(plan, base),
+        probes=lambda: _probe_index(plan, base, options.data),
         base=base,
         fresh=options.fresh,
         variant=options.variant,
@@ -105,6 +110,7 @@ def measure_cell(
         schema_version=SCHEMA_VERSION,
         cell=plan.cell,
         profile=plan.profile,
+        family=plan.model.family,
         compression=weights.compression,
         provenance=_as_measured(provenance, [then for _, then in measured.values()]),
         tasks={name: run.info for name, (run, _) in measured.items()},
@@ -165,21 +171,21 @@ class _Measurement:
     def _measure(self, key: str, items: tuple[Item, ...]) -> Outcomes:
         starts = range(0, len(items), BLOCK_ITEMS)
         blocks: list[Outcomes] = []
-        scorer: Scorer | None = None
+        ask: _Ask | None = None
         for index, start in enumerate(starts):
             block = items[start : start + BLOCK_ITEMS]
             done = self.store.find_block(key, index, tuple(item.digest for item in block))
             if done is None:
-                scorer = scorer or self._scorer(lambda n, _: self.progress.update(self._n_before + n, len(items)))
+                ask = ask or self._make_ask(lambda n, _: self.progress.update(self._n_before + n, len(items)))
                 self._n_before = start
-                done = self._score(scorer, block)
+                done = self._outcomes(ask, block)
                 self.store.put_block(key, index, done)
             blocks.append(done)
         return Outcomes.concatenate(blocks)
 
-    def _score(self, scorer: Scorer, block: Sequence[Item]) -> Outcomes:
-        scores = scorer.score([self.task.requests(item) for item in block])
-        rows: list[ItemOutcome] = [self.task.outcome(item, found) for item, found in zip(block, scores, strict=True)]
+    def _outcomes(self, ask: _Ask, block: Sequence[Item]) -> Outcomes:
+        answers = ask([self.task.requests(item) for item in block])
+        rows: list[ItemOutcome] = [self.task.outcome(item, found) for item, found in zip(block, answers, strict=True)]
         made = Outcomes.of(tuple(item.digest for item in block), rows)
         return made if self.task.keeps_option_scores else replace(made, option_logliks_nats=None)
 
@@ -215,14 +221,16 @@ class _Measurement:
     def _tokenizer(self) -> Tokenizer:
         return cast(Tokenizer, self.candidate.tokenizer())
 
-    def _scorer(self, tell: Callable[[int, int], None]) -> Scorer:
-        made = SCORERS.load(self.candidate.plan.model.family)(self.candidate.model(), progress=tell)
-        self.progress.start(f"{self.candidate.plan.cell.id}-{self.name}: scoring items")
-        return cast(Scorer, made)
+    def _make_ask(self, tell: Callable[[int, int], None]) -> _Ask:
+        """The model made ready to answer this kind of task."""
+        family, model = self.candidate.plan.model.family, self.candidate.model()
+        generates = self.task.kind == "generation"
+        made = (GENERATORS if generates else SCORERS).load(family)(model, progress=tell)
+        self.progress.start(f"{self.candidate.plan.cell.id}-{self.name}: {'generating' if generates else 'scoring'} items")
+        return cast(_Ask, cast(Generator, made).generate if generates else cast(Scorer, made).score)
 
     def _scorer_identity(self) -> str:
-        identity: str = SCORERS.load(self.candidate.plan.model.family).identity
-        return identity
+        return identity_of(self.task.kind, self.candidate.plan.model.family)
 
 
 def crashed(plan: CellPlan, error: Exception) -> CellFailure:
@@ -235,19 +243,32 @@ def crashed(plan: CellPlan, error: Exception) -> CellFailure:
     return CellFailure(cell=plan.cell, profile=plan.profile, reason=reason)
 
 
-def _task(name: str, entry: TaskEntry, limit: int | None, base: Path) -> KnowledgeTask:
-    """A task from its matrix entry; its option ``folder`` is a path that starts at ``base``, the matrix's folder."""
+def make_task(name: str, entry: TaskEntry, base: Path, *, limit: int | None = None, data: Path | None = None) -> KnowledgeTask:
+    """A task from its matrix entry; its option ``folder`` is a path that starts at ``base``, the matrix's folder.
+
+    ``data`` is the offline mirror, for suites that load data sets. Raises ConfigError.
+    """
     folder = entry.options.get("folder")
     if folder is not None and not isinstance(folder, str):
         raise ConfigError(f"task {name!r} of the matrix: folder is {folder!r}, expected a path in quotes.")
+    suite = KNOWLEDGE.load(entry.suite)
+    given: dict[str, Any] = {"limit": limit, "data": data} if "data" in suite.__dataclass_fields__ else {"limit": limit}
     options = {**entry.options, **({"folder": base / folder} if folder else {})}
-    return cast(KnowledgeTask, make_method("task", name, KNOWLEDGE.load(entry.suite), {"limit": limit, **options}))
+    return cast(KnowledgeTask, make_method("task", name, suite, {**given, **options}))
 
 
-def _probe_index(plan: CellPlan, base: Path) -> ProbeIndex:
+def _check_kind(plan: CellPlan, name: str, task: KnowledgeTask) -> None:
+    """Raise ConfigError where a model of this family can't answer this kind of task."""
+    try:
+        identity_of(task.kind, plan.model.family)
+    except ConfigError as error:
+        raise ConfigError(f"{plan.cell.id}-{name}: {error}") from error
+
+
+def _probe_index(plan: CellPlan, base: Path, data: Path | None) -> ProbeIndex:
     def sentences() -> Iterable[str]:
         for name, entry in plan.tasks.items():
-            yield from _task(name, entry, None, base).probe_sentences()
+            yield from make_task(name, entry, base, data=data).probe_sentences()
 
     return ProbeIndex.of(sentences())
 

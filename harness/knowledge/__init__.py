@@ -8,7 +8,7 @@ from typing import Protocol
 
 from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.core.shelf import Shelf
-from harness.scoring import Request, Score, Tokenizer
+from harness.scoring import Answer, Prompt, Request, TaskKind, Tokenizer
 
 KNOWLEDGE = Shelf(
     "knowledge",
@@ -20,11 +20,16 @@ KNOWLEDGE = Shelf(
 
 
 class KnowledgeTask(Protocol):
-    """The contract of the shelf; entries are constructed with ``limit: int | None`` (a stable sample by digest)."""
+    """The contract of the shelf; entries are constructed with ``limit: int | None`` (a stable sample by digest), and with
+    ``data: Path | None`` (the offline mirror) where they have such a field."""
 
     name: str
     keeps_option_scores: bool
     """Whether records keep the per-option log-likelihoods (no, where the options are a vocabulary)."""
+
+    @property
+    def kind(self) -> TaskKind:
+        """What the task asks of a model; one of a family that can't give it is refused before anything is measured."""
 
     def spec_digest(self) -> str:
         """The digest of everything the items are made from but the tokenizer and the limit; computed without torch."""
@@ -35,8 +40,8 @@ class KnowledgeTask(Protocol):
     def build(self, tokenizer: Tokenizer) -> tuple[TaskInfo, tuple[Item, ...]]:
         """The items in the task's own document order, and what the task asks."""
 
-    def requests(self, item: Item) -> tuple[Request, ...]:
-        """What to score for an item: one request an option, in the options' order."""
+    def requests(self, item: Item) -> tuple[Request, ...] | tuple[Prompt, ...]:
+        """What to ask for an item that ``build`` gave: requests to score, or (kind "generation") prompts."""
 
-    def outcome(self, item: Item, scores: Sequence[Score]) -> ItemOutcome:
-        """The outcome of an item from its requests' scores. Raises ScoreError for a NaN or infinite score."""
+    def outcome(self, item: Item, answers: Sequence[Answer]) -> ItemOutcome:
+        """The outcome of an item from the answers to its requests. Raises ScoreError for a NaN or infinite score."""

@@ -12,12 +12,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from harness.core.digest import digest_json, digest_sequence, digest_text
 from harness.core.errors import ConfigError, ModelError, ScoreError
 from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.knowledge.factbook import FOLDER, Fact, FactBook, Relation, fill, load_facts, prompt
-from harness.scoring import NEAR_TIE_NATS, Request, Score, Tokenizer
+from harness.scoring import NEAR_TIE_NATS, Answer, Reading, Request, Score, TaskKind, Tokenizer
 
 MAX_OPTIONS = 12
 MAX_GOLD = 3
@@ -40,6 +41,7 @@ class Facts:
     limit: int | None = None
     folder: Path = FOLDER
     name = "facts"
+    kind: ClassVar[TaskKind] = "sentence"
     keeps_option_scores = True
 
     def spec_digest(self) -> str:
@@ -59,11 +61,11 @@ class Facts:
 
     def requests(self, item: Item) -> tuple[Request, ...]:
         """The whole sentence with each option in the blank."""
-        return tuple(Request(context="", continuation=fill(item.prompt, option)) for option in item.options)
+        return _at_blank(item, "sentence")
 
-    def outcome(self, item: Item, scores: Sequence[Score]) -> ItemOutcome:
+    def outcome(self, item: Item, answers: Sequence[Answer]) -> ItemOutcome:
         """Which sentence the model finds likeliest."""
-        return rank_options(item, [score.loglik_nats for score in scores])
+        return rank_options(item, [score.loglik_nats for score in _scores(item, answers)])
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class FactsBlank:
     limit: int | None = None
     folder: Path = FOLDER
     name = "facts_blank"
+    kind: ClassVar[TaskKind] = "blank"
     keeps_option_scores = False
 
     def spec_digest(self) -> str:
@@ -104,13 +107,13 @@ class FactsBlank:
         return _info(self, protocol, book, kept, excluded), kept
 
     def requests(self, item: Item) -> tuple[Request, ...]:
-        """Each option after the sentence up to the blank."""
-        context = item.prompt[: item.prompt.rindex("[Y]")].rstrip(" ")
-        return tuple(Request(context=context, continuation=f" {option}") for option in item.options)
+        """Each option in the blank."""
+        return _at_blank(item, "blank")
 
-    def outcome(self, item: Item, scores: Sequence[Score]) -> ItemOutcome:
+    def outcome(self, item: Item, answers: Sequence[Answer]) -> ItemOutcome:
         """The rank of the best right answer among the wrong ones. Raises ScoreError when an option took several tokens."""
-        long = [option for option, score in zip(item.options, scores, strict=False) if score.n_tokens != 1]
+        scores = _scores(item, answers)
+        long = [option for option, score in zip(item.options, scores, strict=True) if score.n_tokens != 1]
         if long:
             raise ScoreError(f"{item.id}: {long[0]!r} took several tokens at the blank, expected one; the tokenizer changed.")
         return rank_options(item, [score.loglik_nats for score in scores])
@@ -168,6 +171,20 @@ def rank_options(item: Item, logliks_nats: Sequence[float]) -> ItemOutcome:
         near_tie=bool(wrong) and abs(margin) < NEAR_TIE_NATS,
         option_logliks_nats=tuple(logliks_nats),
     )
+
+
+def _at_blank(item: Item, reading: Reading) -> tuple[Request, ...]:
+    """One request an option. The space before the blank belongs to the answer, as tokenizers have it."""
+    before, _, after = item.prompt.rpartition("[Y]")
+    space = " " if before.endswith(" ") else ""
+    return tuple(Request(before.removesuffix(" "), f"{space}{option}", after, reading) for option in item.options)
+
+
+def _scores(item: Item, answers: Sequence[Answer]) -> list[Score]:
+    scores = [answer for answer in answers if isinstance(answer, Score)]
+    if len(scores) != len(item.options):
+        raise ScoreError(f"{item.id}: {len(scores)} scores came for {len(item.options)} options; the scorer lost some.")
+    return scores
 
 
 # ------------------------------------------------------------------------------------------------ items and what they are

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from harness.core.errors import ConfigError, ScoreError
 from harness.models.loaded import LoadedModel
-from harness.scoring import Progress, Request, Score
+from harness.scoring import Progress, Reading, Request, Score
 from harness.scoring.encode import Encoded, encode_groups, window_tokens
 from harness.scoring.plain import BUDGET_TOKENS, score_plain
-from harness.scoring.readout import Reading
+from harness.scoring.readout import TokenReading
 from harness.scoring.tree import TreeEngine, deepest_path
 from harness.scoring.trie import Trie, make_tries
 
@@ -41,7 +41,11 @@ class DecoderScorer:
     window are always scored plainly. ``tokens_fed`` counts fed tokens, padding left out.
     """
 
-    identity = "loglikelihood/1"
+    identities: ClassVar[dict[Reading, str]] = {
+        "continuation": "loglikelihood/1",
+        "sentence": "loglikelihood/1",
+        "blank": "loglikelihood/1",
+    }
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class DecoderScorer:
         encoded = encode_groups(groups, self._model, self._window)
         tries, plain = self._plan(encoded)
         done = _Counting(self._progress, len(groups), Counter([trie.group for trie in tries] + [group for group, _ in plain]))
-        readings: dict[tuple[int, int], Reading] = {}
+        readings: dict[tuple[int, int], TokenReading] = {}
         by_trie = self._engine.score(tries, lambda batch: done([tries[position].group for position in batch]))
         for trie, rows in zip(tries, by_trie, strict=True):
             readings.update(zip(((trie.group, request) for request in trie.requests), rows, strict=True))
@@ -97,7 +101,7 @@ class DecoderScorer:
         return tries, plain
 
 
-def _score(reading: Reading, request: Request, model: LoadedModel) -> Score:
+def _score(reading: TokenReading, request: Request, model: LoadedModel) -> Score:
     loglik = float(reading.logprobs_nats.sum())
     if not np.isfinite(loglik):
         raise ScoreError(
@@ -126,7 +130,7 @@ def _tree_agrees(model: LoadedModel, deepest: int) -> bool:
     return _largest_difference(tree, plain) <= max(_AGREE_NATS[model.dtype], 10 * noise_nats)
 
 
-def _largest_difference(some: Sequence[Reading], others: Sequence[Reading]) -> float:
+def _largest_difference(some: Sequence[TokenReading], others: Sequence[TokenReading]) -> float:
     return float(max(np.abs(a.logprobs_nats - b.logprobs_nats).max() for a, b in zip(some, others, strict=True)))
 
 

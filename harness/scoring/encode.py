@@ -41,10 +41,23 @@ def window_tokens(config: Any, tokenizer: Any) -> int:
 
 def encode_groups(groups: Sequence[Sequence[Request]], model: LoadedModel, window: int) -> list[list[Encoded]]:
     """Every request as tokens. Raises ScoreError for a continuation without tokens or longer than the window."""
-    split = [[_move_spaces(request) for request in group] for group in groups]
+    split = [[_move_spaces(_as_continuation(request)) for request in group] for group in groups]
     flat = [pair for group in split for pair in group]
     ids = _encode_all(flat, model)
     return [[_encode(pair, ids, model.prefix_token_id, window) for pair in group] for group in split]
+
+
+def _as_continuation(request: Request) -> Request:
+    """A request of any reading as a decoder reads it: from left to right.
+
+    >>> _as_continuation(Request("Paris is in", " France", ".", "sentence"))
+    Request(context='', continuation='Paris is in France.', after='', reading='continuation')
+    >>> _as_continuation(Request("Paris is in", " France", ".", "blank"))
+    Request(context='Paris is in', continuation=' France', after='', reading='continuation')
+    """
+    if request.reading == "sentence":
+        return Request("", request.context + request.continuation + request.after)
+    return Request(request.context, request.continuation)
 
 
 def _move_spaces(request: Request) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import torch
 from harness.models.loaded import LoadedModel
 from harness.scoring.encode import Encoded
 from harness.scoring.plan import plan_batches
-from harness.scoring.readout import Reading, read_logits
+from harness.scoring.readout import TokenReading, read_logits
 
 BUDGET_TOKENS = 512
 """Logits are made at every position here: 512 x 50,000 in float32 are 100 MB."""
@@ -24,9 +24,9 @@ def score_plain(
     *,
     budget_tokens: int = BUDGET_TOKENS,
     done: Callable[[Sequence[int]], None] | None = None,
-) -> list[Reading]:
+) -> list[TokenReading]:
     """What each request's scored tokens read, in order. ``done`` gets each batch's positions."""
-    readings: dict[int, Reading] = {}
+    readings: dict[int, TokenReading] = {}
     fed = [len(request.tokens) - 1 for request in requests]
     for batch in plan_batches(fed, budget_tokens=budget_tokens):
         width = fed[batch[0]]

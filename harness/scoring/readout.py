@@ -12,14 +12,14 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class TokenReading:
     """The log-probabilities (natural log) of some tokens, and whether each was the most likely one."""
 
     logprobs_nats: Float[np.ndarray, " reads"]
     is_top: Bool[np.ndarray, " reads"]
 
 
-def read_logits(logits: Float[Tensor, "rows vocabulary"], rows: Sequence[int], tokens: Sequence[int]) -> Reading:
+def read_logits(logits: Float[Tensor, "rows vocabulary"], rows: Sequence[int], tokens: Sequence[int]) -> TokenReading:
     """Read each ``tokens[i]`` off row ``rows[i]``: log softmax in float32 (float64 stays so); the lowest of equal tops.
 
     ``logits`` are used up: the softmax is taken in place, which saves a third of the time beside the matrix product.
@@ -35,4 +35,4 @@ def read_logits(logits: Float[Tensor, "rows vocabulary"], rows: Sequence[int], t
     log_sum = exact.sub_(top.values[:, None]).exp_().sum(dim=-1).log_()
     logprobs = read - top.values[row] - log_sum[row]
     is_top = top.indices[row] == token
-    return Reading(logprobs.double().cpu().numpy(), is_top.cpu().numpy())
+    return TokenReading(logprobs.double().cpu().numpy(), is_top.cpu().numpy())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.models.loaded import LoadedModel
 from harness.scoring.plan import plan_batches
-from harness.scoring.readout import Reading, read_logits
+from harness.scoring.readout import TokenReading, read_logits
 from harness.scoring.trie import Trie
 
 HEAD_ROWS = 512
@@ -28,9 +28,9 @@ class TreeEngine:
     model: LoadedModel
     budget_tokens: int
 
-    def score(self, tries: Sequence[Trie], done: Callable[[Sequence[int]], None] | None = None) -> list[list[Reading]]:
+    def score(self, tries: Sequence[Trie], done: Callable[[Sequence[int]], None] | None = None) -> list[list[TokenReading]]:
         """For each trie its requests' readings, in order. ``done`` gets each batch's positions."""
-        readings: dict[int, list[Reading]] = {}
+        readings: dict[int, list[TokenReading]] = {}
         for batch in plan_batches([trie.n_nodes for trie in tries], budget_tokens=self.budget_tokens):
             chosen = [tries[position] for position in batch]
             with torch.inference_mode():
@@ -39,7 +39,7 @@ class TreeEngine:
                 done(batch)
         return [readings[position] for position in range(len(tries))]
 
-    def _score_batch(self, tries: Sequence[Trie]) -> list[list[Reading]]:
+    def _score_batch(self, tries: Sequence[Trie]) -> list[list[TokenReading]]:
         hidden = self._feed(tries)
         width = hidden.shape[1]
         reads = [
@@ -71,7 +71,7 @@ class TreeEngine:
         states: Tensor = out.last_hidden_state
         return states
 
-    def _read(self, hidden: Tensor, places: np.ndarray, tokens: np.ndarray) -> Reading:
+    def _read(self, hidden: Tensor, places: np.ndarray, tokens: np.ndarray) -> TokenReading:
         """Read tokens off positions of ``hidden`` [positions, hidden], each position's logits made once."""
         unique, inverse = np.unique(places, return_inverse=True)
         logprobs, is_top = np.empty(len(places)), np.empty(len(places), dtype=np.bool_)
@@ -80,7 +80,7 @@ class TreeEngine:
             rows = torch.from_numpy(unique[start : start + HEAD_ROWS]).to(hidden.device)
             part = read_logits(head(self.model, hidden[rows]), (inverse[here] - start).tolist(), tokens[here].tolist())
             logprobs[here], is_top[here] = part.logprobs_nats, part.is_top
-        return Reading(logprobs, is_top)
+        return TokenReading(logprobs, is_top)
 
 
 def body(model: LoadedModel) -> Any:
@@ -113,14 +113,14 @@ def deepest_path(config: Any) -> int | None:
     return min((limit for limit in limits if isinstance(limit, int)), default=None)
 
 
-def _split(reading: Reading, tries: Sequence[Trie]) -> list[list[Reading]]:
+def _split(reading: TokenReading, tries: Sequence[Trie]) -> list[list[TokenReading]]:
     """One batch's reading cut into each trie's requests."""
-    made: list[list[Reading]] = []
+    made: list[list[TokenReading]] = []
     start = 0
     for trie in tries:
         made.append([])
         for request in trie.reads:
             part = slice(start, start + len(request))
-            made[-1].append(Reading(reading.logprobs_nats[part], reading.is_top[part]))
+            made[-1].append(TokenReading(reading.logprobs_nats[part], reading.is_top[part]))
             start = part.stop
     return made

@@ -114,7 +114,7 @@ def test_a_scorer_scores_every_request_in_order(family: str, model: LoadedModel)
     assert [len(row) for row in scores] == [2, 1]
     assert all(score.loglik_nats < 0 and score.n_tokens > 0 for row in scores for score in row)
     assert scorer.score(groups) == scores
-    assert "/" in scorer.identity
+    assert all("/" in identity for identity in scorer.identities.values())
 
 
 @pytest.mark.parametrize("name", KNOWLEDGE)

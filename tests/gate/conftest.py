@@ -119,6 +119,7 @@ class Builder:
             schema_version=SCHEMA_VERSION,
             cell=cell,
             profile=profile,
+            family="decoder",
             compression=compression,
             provenance=provenance,
             tasks={name: task.info for name, task in tasks.items()},

@@ -99,15 +99,15 @@ def test_an_option_that_takes_two_tokens_at_the_blank_is_refused():
 
 def test_the_primary_protocol_scores_the_whole_sentence_and_nothing_else():
     assert Facts().requests(item("Paris", "Rome")) == (
-        Request("", "The capital of France is Paris."),
-        Request("", "The capital of France is Rome."),
+        Request("The capital of France is", " Paris", ".", "sentence"),
+        Request("The capital of France is", " Rome", ".", "sentence"),
     )
 
 
 def test_the_blank_is_read_from_left_to_right_with_the_space_on_the_answer():
     assert FactsBlank().requests(item("Paris", "Rome")) == (
-        Request("The capital of France is", " Paris"),
-        Request("The capital of France is", " Rome"),
+        Request("The capital of France is", " Paris", ".", "blank"),
+        Request("The capital of France is", " Rome", ".", "blank"),
     )
 
 
@@ -120,8 +120,8 @@ def test_hostile_text_is_asked_as_it_stands(text):
     fact = Fact("city:x", "city", text, (text,), ())
     asked = Item("city:x", "city", prompt(relation, fact), ("Rome", text), (1,))
     sentence = f"{text[:1].upper()}{text[1:]} is a city in {text}."
-    assert Facts().requests(asked)[1] == Request("", sentence)
-    assert FactsBlank().requests(asked)[1] == Request(sentence[: -len(text) - 2], f" {text}")
+    assert Facts().requests(asked)[1] == Request(sentence[: -len(text) - 2], f" {text}", ".", "sentence")
+    assert FactsBlank().requests(asked)[1] == Request(sentence[: -len(text) - 2], f" {text}", ".", "blank")
 
 
 # ------------------------------------------------------------------------------------------------ candidates

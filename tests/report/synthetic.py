@@ -231,6 +231,7 @@ class Maker:
             schema_version=SCHEMA_VERSION,
             cell=cell,
             profile="embedded",
+            family="decoder",
             compression=made,
             provenance=make_provenance(weights, **engine),
             tasks={n: self.infos[n] for n in tasks},
