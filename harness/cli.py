@@ -1,4 +1,4 @@
-"""The command line: ``harness measure | judge | report | baseline | models | doctor``.
+"""The command line: ``harness measure | judge | report | baseline | noise | models | index | doctor``.
 
 The same three verbs as the pytest plugin. Exit codes: 0 pass, 1 regression, 4 a request that can't be met, 10 inconclusive
 where the policy fails it, 11 invalid, 130 stopped by the user.
@@ -15,13 +15,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.commands.baseline import add_commands as add_baseline_commands
+from harness.commands.terminal import Terminal
 from harness.core.errors import EXIT_INVALID, EXIT_PASS, EXIT_USAGE, ConfigError, HarnessError
-from harness.core.records import Cell, CellFailure, CellRun
+from harness.core.records import CellFailure, CellRun
 from harness.core.verdicts import CellVerdict
 from harness.execution.matrix import Matrix, read_matrix
 
 if TYPE_CHECKING:
-    from harness.baseline import Baseline
+    from harness.execution.local import MeasureOptions
     from harness.execution.progress import Progress
 
 EXIT_INTERRUPTED = 130
@@ -68,20 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     _policy(report)
     report.add_argument("--readme", type=Path, metavar="FILE", help="also put the result table between this file's markers")
 
-    baseline = _command(commands, "baseline", None, "propose and show baselines")
-    actions = baseline.add_subparsers(title="actions", metavar="ACTION", required=True)
-    propose = _command(actions, "propose", _propose, "measure a cell and write its baseline, for review in version control")
-    propose.add_argument("cells", nargs="+", metavar="CELL")
-    propose.add_argument("--reason", required=True, metavar="TEXT", help="why; stored with the baseline")
-    propose.add_argument("--replace", action="store_true", help="replace a baseline that is there")
-    propose.add_argument("--baseline-dir", type=Path, default=Path("baselines"), metavar="DIR")
-    _measuring(propose)
-    show = _command(actions, "show", _show, "the baselines of a profile: accuracy, noise, provenance")
-    show.add_argument("cells", nargs="*", metavar="CELL")
-    show.add_argument("--baseline-dir", type=Path, default=Path("baselines"), metavar="DIR")
+    add_baseline_commands(commands, Terminal(_command, _measuring, _measure_options, print, _progress))
 
     models = _command(commands, "models", _models, "the models of a profile; --fetch gets and converts them")
     models.add_argument("--fetch", action="store_true", help="download and convert what is not in the cache yet")
+
+    index = _command(commands, "index", _index, "one page over the reports of many runs")
+    index.add_argument("folder", nargs="?", type=Path, default=Path("reports"), metavar="DIR", help="default: %(default)s")
+    index.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/index.html")
 
     doctor = _command(commands, "doctor", _doctor, "what this machine can run and what is missing")
     doctor.add_argument("--data", type=Path, default=_env_data(), metavar="DIR", help="offline mirror of data sets")
@@ -96,7 +92,7 @@ def _command(
 ) -> argparse.ArgumentParser:
     made = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
     made.set_defaults(run=run)
-    if name not in ("baseline", "doctor"):
+    if name not in ("baseline", "doctor", "index"):
         made.add_argument("--profile", default="embedded", metavar="NAME", help="profile of the matrix (default: embedded)")
         made.add_argument(
             "--matrix", type=Path, default=Path("suites/matrix.toml"), metavar="FILE", help="default: %(default)s"
@@ -137,19 +133,25 @@ def _env_data() -> Path | None:
 # ------------------------------------------------------------------------------------------------ the commands
 
 
+def _measure_options(args: argparse.Namespace) -> MeasureOptions:
+    from harness.execution.local import MeasureOptions
+
+    return MeasureOptions(device=args.device, data=_folder(args.data), limit=_positive(args.limit), fresh=args.fresh)
+
+
 def _matrix(args: argparse.Namespace) -> Matrix:
     return read_matrix(args.matrix.resolve(), args.profile)
 
 
 def _measure(args: argparse.Namespace) -> int:
     from harness.core.run_folder import UNFINISHED, keep_only, write_cell
-    from harness.execution.local import MeasureOptions, crashed, measure_cell
+    from harness.execution.local import crashed, measure_cell
     from harness.execution.progress import LogToProgress
     from harness.execution.store import Store
 
     matrix = _matrix(args)
     plans = [matrix.plan(cell) for cell in args.cells]
-    options = MeasureOptions(device=args.device, data=_folder(args.data), limit=_positive(args.limit), fresh=args.fresh)
+    options = _measure_options(args)
     progress = _progress()
     code = EXIT_PASS
     for plan in plans:
@@ -204,55 +206,6 @@ def _print_verdicts(verdicts: list[CellVerdict]) -> None:
         print(f"{verdict.status.value:<13} {verdict.cell}-{verdict.task}  {verdict.reason}")
 
 
-def _propose(args: argparse.Namespace) -> int:
-    from harness.execution.local import MeasureOptions
-    from harness.execution.progress import LogToProgress
-    from harness.execution.propose import propose
-    from harness.execution.store import Store
-
-    matrix, progress = _matrix(args), _progress()
-    plans = [matrix.plan(cell) for cell in args.cells]
-    options = MeasureOptions(device=args.device, data=_folder(args.data), limit=_positive(args.limit), fresh=args.fresh)
-    for plan in plans:
-        with LogToProgress(progress):
-            written = propose(
-                matrix,
-                plan,
-                options=options,
-                store=Store.default(),
-                progress=progress,
-                root=args.baseline_dir,
-                mode="update" if args.replace else "add-new",
-                reason=args.reason,
-            )
-        folder = args.baseline_dir / plan.profile / plan.cell.id
-        hint = "; it was there already: --replace replaces it" if written == "kept" else "; review it and commit it"
-        print(f"{plan.cell.id}: baseline {written} in {folder}{hint}")
-    return EXIT_PASS
-
-
-def _show(args: argparse.Namespace) -> int:
-    from harness.baseline import load_baseline
-
-    matrix = _matrix(args)
-    cells = [matrix.plan(cell).cell for cell in args.cells] or [plan.cell for plan in matrix.cells.values()]
-    missing = [cell for cell in cells if not _show_cell(load_baseline(args.baseline_dir, matrix.profile, cell), cell)]
-    return EXIT_USAGE if missing and args.cells else EXIT_PASS
-
-
-def _show_cell(baseline: Baseline | None, cell: Cell) -> bool:
-    if baseline is None:
-        print(f"{cell.id}: no baseline; `harness baseline propose {cell.id} --reason ...` makes one")
-        return False
-    made = baseline.record
-    print(f"{cell.id}: {made.reason} (commit {made.provenance.commit[:12]}, {made.provenance.measured_at})")
-    for name, task in made.tasks.items():
-        sigma = f", sigma {100 * made.noise.sigma[name]:.2f} pt over {len(made.noise.runs)} runs" if made.noise else ""
-        print(f"  {name:<14} {task.n_correct}/{task.info.n_items} right{sigma}")
-    print(f"  {made.compression.effective_bits:.2f} bits a weight, weights {made.provenance.weights_digest[:12]}")
-    return True
-
-
 def _models(args: argparse.Namespace) -> int:
     from harness.execution.local import resolve_model
     from harness.execution.store import Store
@@ -265,6 +218,13 @@ def _models(args: argparse.Namespace) -> int:
             print(f"  in {found.folder}\n  weights {found.weights_digest}\n  tokenizer {found.tokenizer_digest}")
     if not args.fetch:
         print(f"cache: {store.root}; --fetch gets what is missing and shows digests")
+    return EXIT_PASS
+
+
+def _index(args: argparse.Namespace) -> int:
+    from harness.report import write_index
+
+    print(f"index: {write_index(args.folder, args.out or args.folder / 'index.html')}")
     return EXIT_PASS
 
 

@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.baseline import Baseline, load_baseline
+from harness.baseline import Baseline, load_baseline, load_release
+from harness.baseline.store import HISTORY_FILE
 from harness.core.errors import BaselineError
 from harness.core.records import Cell, CellFailure, CellRun, Origin
 from harness.core.run_folder import read_run
 from harness.core.verdicts import CellVerdict
 from harness.execution.matrix import Matrix
 from harness.gate import Family, Mode, judge, read_policy
-from harness.report import NotRun, Reference, RunBundle, write_report
+from harness.report import NotRun, Reference, RunBundle, read_history, write_report
 
 POLICY = "policy.toml"
 """The policy's file, beside the matrix."""
@@ -46,10 +47,12 @@ class Review:
         for run in self._runs():
             plan = self.matrix.plan(_cell(run).id)
             try:
-                baseline, entry = self._baseline(plan.cell), run
+                baseline, release, entry = self._baseline(plan.cell), self._release(plan.cell), run
             except BaselineError as error:
-                baseline, entry = None, CellFailure(plan.cell, plan.profile, str(error))
-            judged.append((run, judge(entry, baseline, policy, family, mode=self.mode, declared_tasks=tuple(plan.tasks))))
+                baseline, release, entry = None, None, CellFailure(plan.cell, plan.profile, str(error))
+            declared = tuple(plan.tasks)
+            verdict = judge(entry, baseline, policy, family, mode=self.mode, declared_tasks=declared, release=release)
+            judged.append((run, verdict))
         return judged
 
     def write_report(self, *, started_at: str, ended_at: str, exit_code: int, command: str) -> Path:
@@ -67,6 +70,8 @@ class Review:
             baselines=self._references([_cell(run) for run, _ in judged]),
             dense=self._dense([run for run, _ in judged]),
             not_run=tuple(self._not_run([run for run, _ in judged])),
+            history=read_history(self.baseline_dir / self.matrix.profile / HISTORY_FILE),
+            pool_cap=read_policy(self.matrix.path.parent / POLICY).pool_cap_items,
         )
         return write_report(self.folder, bundle)
 
@@ -76,6 +81,9 @@ class Review:
 
     def _baseline(self, cell: Cell) -> Baseline | None:
         return load_baseline(self.baseline_dir, self.matrix.profile, cell)
+
+    def _release(self, cell: Cell) -> Baseline | None:
+        return load_release(self.baseline_dir, self.matrix.profile, cell)
 
     def _references(self, cells: list[Cell]) -> dict[str, Reference]:
         found: dict[str, Reference] = {}
@@ -95,7 +103,8 @@ class Review:
             if isinstance(run, CellRun) and run.record.cell.is_dense
         }
         stored: Mapping[str, Reference] = self._references([Cell(m, "none", "none") for m in {_cell(r).model for r in runs}])
-        return {**{reference.cell.model: reference for reference in stored.values()}, **measured}
+        whole = {model: reference for model, reference in measured.items() if reference.is_whole}
+        return {**measured, **{reference.cell.model: reference for reference in stored.values()}, **whole}
 
     def _not_run(self, runs: list[CellRun | CellFailure]) -> list[NotRun]:
         by_id = {_cell(run).id: run for run in runs}

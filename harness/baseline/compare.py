@@ -1,10 +1,16 @@
-"""What differs between a baseline's provenance and a run's: in words, and as the question "could anything change?"."""
+"""What differs between a baseline's provenance and a run's: in words, and as two questions: could anything change, and is it
+allowed to differ?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from harness.core.errors import UnknownNameError
 from harness.core.records import ENGINE_IDENTITY, CompressionRecord, Provenance
+from harness.core.shelf import unknown_name
+
+ENGINE_PARTS = (*ENGINE_IDENTITY, "threads", "cpu_capability", "hardware", "python")
+"""The parts of ``Provenance.engine`` that can be required to stay as they were."""
 
 
 def identity_differences(before: Provenance, now: Provenance) -> list[str]:
@@ -26,6 +32,21 @@ def identity_differences(before: Provenance, now: Provenance) -> list[str]:
         if part not in before.engine or before.engine[part] != now.engine.get(part):
             found.append(part)
     return found
+
+
+def forbidden_differences(before: Provenance, now: Provenance, required: Sequence[str]) -> list[str]:
+    """The parts of the engine that had to stay the same and did not, one phrase each; [] when all of ``required`` agree.
+
+    A part that either side does not tell counts as different. Raises UnknownNameError for a name that is no engine part.
+    """
+    for part in required:
+        if part not in ENGINE_PARTS:
+            raise UnknownNameError(unknown_name("engine part", part, ENGINE_PARTS))
+    return [
+        f"{part}: {before.engine.get(part, 'not recorded')} -> {now.engine.get(part, 'not recorded')}"
+        for part in required
+        if part not in before.engine or before.engine[part] != now.engine.get(part)
+    ]
 
 
 def compare_provenance(

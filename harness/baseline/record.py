@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
+from typing import Any, TypeVar
 
 from harness.baseline.compare import identity_differences
+from harness.baseline.noise import Noise, NoiseRun, make_noise
 from harness.core.digest import digest_json
 from harness.core.records import (
     SCHEMA_VERSION,
@@ -22,29 +22,8 @@ from harness.core.records import (
     record,
 )
 from harness.core.serial import as_mapping
-from harness.core.verdicts import POOLED
 
-MIN_NOISE_RUNS = 3
-"""Re-compressions below which their spread is no evidence (a standard deviation of two numbers says nothing)."""
-
-
-@record
-class NoiseRun:
-    """One re-compression of the same recipe: what was varied, and the accuracy it had on each task."""
-
-    label: str
-    seed: int
-    threads: int
-    accuracy: dict[str, float]
-
-
-@record
-class Noise:
-    """The spread of re-compressions. ``sigma`` is the standard deviation (ddof 1) of the accuracy, in fractions of all
-    items: per task, and under "pooled" over the pooled tasks weighted by their items."""
-
-    runs: tuple[NoiseRun, ...]
-    sigma: dict[str, float]
+T = TypeVar("T")
 
 
 @record
@@ -59,7 +38,10 @@ class BaselineTask:
 
 @record
 class BaselineRecord:
-    """The reviewable part of a baseline. ``digest`` covers every other field, so that an edit shows."""
+    """The reviewable part of a baseline. ``digest`` covers every other field, so that an edit shows.
+
+    ``noise`` is None only while a record is built: one without is never accepted, and refused where it is read.
+    """
 
     schema_version: int
     cell: Cell
@@ -92,9 +74,28 @@ class Baseline:
             return None
         return None if identity_differences(self.record.provenance, provenance) else self.outcomes[info.name]
 
+    def with_noise(self, runs: Sequence[NoiseRun]) -> Baseline:
+        """The same baseline with other A/A runs, the stored one first."""
+        sizes = {name: task.info.n_items for name, task in self.record.tasks.items()}
+        pooled = [name for name, task in self.record.tasks.items() if task.info.pooled]
+        return Baseline(sealed(replace(self.record, noise=make_noise(runs, sizes, pooled))), self.outcomes)
+
+    def without_tasks(self, names: Sequence[str]) -> Baseline:
+        """The same baseline without some of its tasks; its noise is worked out again from the runs that it tells."""
+        kept = {name: task for name, task in self.record.tasks.items() if name not in names}
+        left = Baseline(replace(self.record, tasks=kept), {name: self.outcomes[name] for name in kept})
+        runs = self.record.noise.runs if self.record.noise else ()
+        return left.with_noise(
+            [
+                replace(run, accuracy={n: run.accuracy[n] for n in kept}, n_flips={n: run.n_flips[n] for n in kept})
+                for run in runs
+            ]
+        )
+
 
 def make_baseline(run: CellRun, reason: str, noise_runs: Sequence[NoiseRun] = ()) -> Baseline:
-    """A baseline of a measured cell; whether the run may become one is ``store_baseline``'s to say."""
+    """A baseline of a measured cell, with its A/A runs, the stored one first; whether it may become one is
+    ``write_proposal``'s to say."""
     measured = run.record
     made = BaselineRecord(
         schema_version=SCHEMA_VERSION,
@@ -111,30 +112,23 @@ def make_baseline(run: CellRun, reason: str, noise_runs: Sequence[NoiseRun] = ()
             )
             for name, task in run.runs.items()
         },
-        noise=_noise(run, tuple(noise_runs)) if noise_runs else None,
+        noise=None,
         reason=reason,
         digest="",
     )
-    return Baseline(replace(made, digest=digest_record(made)), {name: task.outcomes for name, task in run.runs.items()})
+    baseline = Baseline(sealed(made), {name: task.outcomes for name, task in run.runs.items()})
+    return baseline.with_noise(noise_runs) if noise_runs else baseline
 
 
-def recompression_sigma(runs: Sequence[NoiseRun], n_items: Mapping[str, int]) -> float:
-    """The spread (standard deviation, ddof 1) of accuracy over re-compressions, tasks weighted by ``n_items``.
-
-    In fractions of all items.
-
-    >>> runs = [NoiseRun(str(i), i, 1, {"facts": a}) for i, a in enumerate((0.40, 0.41, 0.42))]
-    >>> round(recompression_sigma(runs, {"facts": 1000}), 6)
-    0.01
-    """
-    weights = np.array(list(n_items.values()), dtype=np.float64)
-    accuracies = np.array([[run.accuracy[name] for name in n_items] for run in runs], dtype=np.float64)
-    return float(np.std(accuracies @ (weights / weights.sum()), ddof=1))
-
-
-def digest_record(made: BaselineRecord) -> str:
-    """The digest of a record's fields, but the digest itself."""
+def digest_record(made: Any) -> str:
+    """The digest of a record's fields, but its field ``digest`` itself."""
     return digest_json({key: value for key, value in as_mapping(made).items() if key != "digest"})
+
+
+def sealed(made: T) -> T:
+    """The record with the digest of its other fields in ``digest``."""
+    stamped: T = replace(made, digest=digest_record(made))  # type: ignore[type-var]
+    return stamped
 
 
 def digest_outcomes(outcomes: Outcomes) -> str:
@@ -149,16 +143,9 @@ def digest_outcomes(outcomes: Outcomes) -> str:
         (outcomes.near_ties, "|u1"),
     ):
         state.update(column.astype(kind).tobytes())
-    for row in outcomes.option_logliks_nats or ():
-        state.update(len(row).to_bytes(4, "little") + np.array(row, dtype="<f4").tobytes())
+    if (rows := outcomes.option_logliks_nats) is not None:
+        state.update(rows.ends.astype("<i8").tobytes() + rows.values.astype("<f4").tobytes())
     for text in outcomes.texts or ():
         encoded = text.encode()
         state.update(len(encoded).to_bytes(4, "little") + encoded)
     return state.hexdigest()
-
-
-def _noise(run: CellRun, runs: tuple[NoiseRun, ...]) -> Noise:
-    sizes = {name: len(task.outcomes) for name, task in run.runs.items()}
-    sigma = {name: recompression_sigma(runs, {name: n}) for name, n in sizes.items()}
-    pooled = {name: n for name, n in sizes.items() if run.runs[name].info.pooled}
-    return Noise(runs, {**sigma, POOLED: recompression_sigma(runs, pooled)} if pooled else sigma)

@@ -73,8 +73,9 @@ class Gptq:
         }
 
     def compress(self, model: LoadedModel, layers: Mapping[str, nn.Linear], text: CalibrationText | None) -> CompressionRecord:
-        """Quantize the layers in place, all or none. Raises CompressionError."""
+        """Quantize the layers in place, all or none. Raises CompressionError, ConfigError for an encoder-decoder."""
         started_s = time.perf_counter()
+        _check_family(model)
         recipe = self.recipe(text)
         check_layers(self.name, layers, self.group_size)
         compressed = self._run(model, layers, self._sample(model, _needed(text)))
@@ -102,7 +103,7 @@ class Gptq:
             n_samples=self.n_samples,
             sample_tokens=self.sample_tokens,
             seed=self.seed,
-            separator_id=model.prefix_token_id,
+            separator_id=model.document_start_id,
         )
 
     def _run(self, model: LoadedModel, layers: Mapping[str, nn.Linear], sample: CalibrationSample) -> dict[str, Any]:
@@ -134,6 +135,15 @@ def _needed(text: CalibrationText | None) -> CalibrationText:
     if text is None:
         raise ConfigError("gptq needs a calibration text and got none: give the shipped one or a file of your own.")
     return text
+
+
+def _check_family(model: LoadedModel) -> None:
+    """llm-compressor can't follow T5's stacks from block to block: it would weigh all layers by the dense model at once."""
+    if model.family == "seq2seq":
+        raise ConfigError(
+            "gptq: llm-compressor can't take a model of family 'seq2seq' block by block: take method 'rtn' for it, or gptq "
+            "with a decoder or an encoder."
+        )
 
 
 def _version(library: str) -> str:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from harness.core.errors import ContaminationError
 
 NGRAM_WORDS = 5
-"""Words an overlap must have. Four-word overlaps are mostly grammar ("is the capital of"); sentences with fewer words
-than this count as a whole."""
+"""Words an overlap with a short, made-up probe must have: four are mostly grammar ("is the capital of"). Probes of natural
+text need more (13 since Brown et al. 2020): any text holds "at the end of the". Shorter sentences count as a whole."""
 
 _WORD = re.compile(r"\w+")
 
@@ -25,14 +25,18 @@ class ProbeIndex:
     grams: frozenset[tuple[str, ...]]
 
     @classmethod
-    def of(cls, sentences: Iterable[str]) -> ProbeIndex:
+    def of(cls, sentences: Iterable[str], n_words: int = NGRAM_WORDS) -> ProbeIndex:
         """The index of some sentences' n-grams; a shorter sentence enters as it is.
 
         >>> index = ProbeIndex.of(["The capital of France is Paris."])
         >>> index.overlaps("We all know that the capital of France is large.")
         [('the', 'capital', 'of', 'france', 'is')]
         """
-        return cls(frozenset(gram for sentence in sentences for gram in _grams(words(sentence))))
+        return cls(frozenset(gram for sentence in sentences for gram in _grams(words(sentence), n_words)))
+
+    def __or__(self, other: ProbeIndex) -> ProbeIndex:
+        """Both probes' n-grams, of whatever lengths."""
+        return ProbeIndex(self.grams | other.grams)
 
     def overlaps(self, text: str) -> list[tuple[str, ...]]:
         """The probe n-grams that a text holds, in order of appearance, each once."""
@@ -48,7 +52,7 @@ class ProbeIndex:
         found = self.overlaps(text)
         if found:
             raise ContaminationError(
-                f"{what} holds {len(found)} of the probes' own {NGRAM_WORDS}-word sequences (first: "
+                f"{what} holds {len(found)} of the probes' own word sequences (first: "
                 f"{' '.join(found[0])!r}): knowledge won from it would prove nothing; take other text."
             )
 
@@ -62,7 +66,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _grams(tokens: list[str]) -> Iterable[tuple[str, ...]]:
-    if len(tokens) < NGRAM_WORDS:
+def _grams(tokens: list[str], n_words: int) -> Iterable[tuple[str, ...]]:
+    if len(tokens) < n_words:
         return [tuple(tokens)] if tokens else []
-    return (tuple(tokens[i : i + NGRAM_WORDS]) for i in range(len(tokens) - NGRAM_WORDS + 1))
+    return (tuple(tokens[i : i + n_words]) for i in range(len(tokens) - n_words + 1))

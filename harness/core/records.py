@@ -7,17 +7,18 @@ infinities are refused. Columns over items are NumPy arrays and live in parquet,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from typing_extensions import dataclass_transform
 
-from harness.core.digest import digest_json, digest_sequence
+from harness.core.digest import digest_json
 from harness.core.errors import CellIdError, ScoreError
+from harness.core.ragged import Ragged
 
 T = TypeVar("T")
 
@@ -172,7 +173,7 @@ class Outcomes:
     ranks: Int[np.ndarray, " n"]
     margins_nats: Float[np.ndarray, " n"]
     near_ties: Bool[np.ndarray, " n"]
-    option_logliks_nats: tuple[tuple[float, ...], ...] | None
+    option_logliks_nats: Ragged | None
     texts: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
@@ -183,6 +184,9 @@ class Outcomes:
         for column in (self.correct, self.answers, self.ranks, self.margins_nats, self.near_ties):
             if column.shape != (n,):
                 raise ValueError(f"an outcome column has shape {column.shape}, expected ({n},)")
+        rows: Any = self.option_logliks_nats  # rows as tuples are welcome
+        if rows is not None and not isinstance(rows, Ragged):
+            object.__setattr__(self, "option_logliks_nats", Ragged.of(rows))
         if not np.isfinite(self.margins_nats).all():
             raise ScoreError("a score is NaN or infinite: the model's weights or its dtype are broken; nothing was judged.")
 
@@ -196,14 +200,14 @@ class Outcomes:
             ranks=np.array([row.rank for row in rows], dtype=np.int32),
             margins_nats=np.array([row.margin_nats for row in rows], dtype=np.float64),
             near_ties=np.array([row.near_tie for row in rows], dtype=np.bool_),
-            option_logliks_nats=tuple(row.option_logliks_nats for row in rows),
+            option_logliks_nats=Ragged.of(row.option_logliks_nats for row in rows),
             texts=_all_or_none([row.text for row in rows]),
         )
 
     @classmethod
     def concatenate(cls, parts: Sequence[Outcomes]) -> Outcomes:
         """The outcomes of blocks of items, one after the other. The parts must all keep log-likelihoods, or none."""
-        logliks = [part.option_logliks_nats for part in parts]
+        kept = [part.option_logliks_nats for part in parts if part.option_logliks_nats is not None]
         return cls(
             digests=tuple(chain.from_iterable(part.digests for part in parts)),
             correct=np.concatenate([part.correct for part in parts]),
@@ -211,9 +215,7 @@ class Outcomes:
             ranks=np.concatenate([part.ranks for part in parts]),
             margins_nats=np.concatenate([part.margins_nats for part in parts]),
             near_ties=np.concatenate([part.near_ties for part in parts]),
-            option_logliks_nats=None
-            if any(rows is None for rows in logliks)
-            else tuple(chain(*(rows or () for rows in logliks))),
+            option_logliks_nats=Ragged.concatenate(kept) if len(kept) == len(parts) else None,
             texts=None if any(part.texts is None for part in parts) else tuple(chain(*(part.texts or () for part in parts))),
         )
 
@@ -221,6 +223,14 @@ class Outcomes:
 def _all_or_none(texts: list[str | None]) -> tuple[str, ...] | None:
     known = tuple(text for text in texts if text is not None)
     return known if len(known) == len(texts) and texts else None
+
+
+class Items(Protocol):
+    """The items of a task run, in its order: a tuple in memory, or a file that is read when an item is looked at."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Item]: ...
+    def __getitem__(self, index: int, /) -> Item: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -232,13 +242,14 @@ class TaskRun:
 
     cell: str
     info: TaskInfo
-    items: tuple[Item, ...]
+    items: Items
     outcomes: Outcomes
     scorer: str
     origin: Origin
 
     def __post_init__(self) -> None:
-        if self.items and digest_sequence(i.digest for i in self.items) != digest_sequence(self.outcomes.digests):
+        in_memory = isinstance(self.items, tuple) and self.items
+        if in_memory and tuple(item.digest for item in self.items) != self.outcomes.digests:
             raise ValueError(f"{self.cell}-{self.info.name}: the outcomes are not those of the items")
 
 

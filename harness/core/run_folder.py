@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from harness.core.columns import read_items, read_outcomes, write_items, write_outcomes
+from harness.core.columns import StoredItems, read_outcomes, write_items, write_outcomes
 from harness.core.errors import FileFormatError
 from harness.core.records import Cell, CellFailure, CellRecord, CellRun, TaskRun
 from harness.core.serial import read_json, storage_errors, write_json
@@ -67,11 +67,15 @@ def read_cell(home: Path) -> CellRun | CellFailure:
 
 def _read_task(home: Path, record: CellRecord, name: str) -> TaskRun:
     try:
+        outcomes = read_outcomes(home / f"{name}.outcomes.parquet")
+        items = home / f"{name}.items.parquet"
+        if not items.is_file():
+            raise FileFormatError(f"{items} can't be read: it is not there; measure the cell again.")
         return TaskRun(
             cell=record.cell.id,
             info=record.tasks[name],
-            items=read_items(home / f"{name}.items.parquet"),
-            outcomes=read_outcomes(home / f"{name}.outcomes.parquet"),
+            items=StoredItems(items, outcomes.digests),
+            outcomes=outcomes,
             scorer=record.scorers[name],
             origin=record.origins[name],
         )

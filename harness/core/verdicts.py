@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Literal
 
 from harness.core.records import Cell, record
 
@@ -66,6 +67,7 @@ class Evidence:
     smallest loss that the data exclude at ``level_pass``. ``min_detectable_loss`` is in fractions of all items.
     ``retention`` is that of the
     baseline's right answers. ``items_needed`` says how many more items would decide, where the verdict is INCONCLUSIVE.
+    ``n_planned``: the items of the unit; where ``counts`` hold fewer, the gate decided early.
     """
 
     counts: PairedCounts
@@ -83,6 +85,11 @@ class Evidence:
     proven_margin: float | None
     min_detectable_loss: float | None
     items_needed: int | None
+    n_planned: int
+
+
+Anchor = Literal["last", "release"]
+"""What a verdict compares with: the accepted baseline, or the one that was frozen at a release."""
 
 
 @record
@@ -100,6 +107,7 @@ class Verdict:
     fails: bool
     reason: str
     evidence: Evidence | None
+    anchor: Anchor = "last"
 
 
 POOLED = "pooled"

@@ -7,8 +7,7 @@ be compressed or scored that is not stored yet.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +19,7 @@ from harness.core.errors import ConfigError, StorageError
 from harness.core.probes import ProbeIndex
 from harness.core.records import SCHEMA_VERSION
 from harness.core.serial import atomic_path
+from harness.execution.engine import limit_threads
 from harness.execution.matrix import CellPlan
 from harness.execution.store import Store, WeightsManifest
 from harness.models import MODELS
@@ -34,11 +34,16 @@ _WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A deliberate variation of a re-compression, to measure its noise: another calibration sample, other threads."""
+    """A deliberate variation that should change nothing, to measure what it changes all the same.
+
+    ``seed``: compress again with this calibration sample (None: the weights stay). ``threads`` and ``batch_tokens`` (None:
+    the scorer's own) vary how the model is run.
+    """
 
     label: str
-    seed: int
+    seed: int | None
     threads: int
+    batch_tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -101,7 +106,7 @@ class Candidate:
         name, given = self.plan.compression
         fields = dict(given)
         source = fields.pop("calibration", None)
-        if self.variant is not None:
+        if self.variant is not None and self.variant.seed is not None:
             fields["seed"] = self.variant.seed
         method = cast(
             CompressionMethod, make_method("compression", self.plan.cell.compression, COMPRESSION.load(name), fields)
@@ -111,7 +116,8 @@ class Candidate:
         return method, shipped_text() if source is None else load_text(self.base / source)
 
     def _weights_key(self, method: CompressionMethod, text: CalibrationText | None) -> str:
-        variation = None if self.variant is None else [self.variant.label, self.variant.threads]
+        variant = self.variant
+        variation = None if variant is None or variant.seed is None else [variant.label, variant.threads]
         return digest_json([self.dense.weights_digest, self.config_digest, self.dtype, method.recipe(text), variation])
 
     def _compress(self, method: CompressionMethod, text: CalibrationText | None, key: str) -> WeightsManifest:
@@ -123,7 +129,7 @@ class Candidate:
         layers = self._family().linear_layers(model)
         if method.name != "none":
             log.info("%s: compressing %d layers (%s)", self.plan.cell.id, len(layers), self.plan.cell.compression)
-        with _threads(self.variant.threads if self.variant else None):
+        with limit_threads(self.variant.threads if self.variant else None):
             made = method.compress(model, layers, text)
         changed = method.name != "none"
         manifest = WeightsManifest(
@@ -176,18 +182,3 @@ def make_method(kind: str, name: str, method: Callable[..., Any], fields: Mappin
     except TypeError as error:
         known = ", ".join(getattr(method, "__dataclass_fields__", {})) or "none"
         raise ConfigError(f"{kind} {name!r} of the matrix: {error}; its fields are: {known}.") from error
-
-
-@contextmanager
-def _threads(n_threads: int | None) -> Iterator[None]:
-    if n_threads is None:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

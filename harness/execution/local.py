@@ -1,52 +1,43 @@
-"""Measuring on this machine: one cell at a time, each task in blocks that a killed run resumes after."""
+"""Measuring on this machine: one cell at a time, its tasks together, round by round, so that a killed run resumes after its
+last round and a cell that is decided stops costing forward passes."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
 from harness.baseline import Baseline
 from harness.core.digest import digest_json
-from harness.core.errors import ConfigError, MissingDependencyError
-from harness.core.probes import ProbeIndex
-from harness.core.records import (
-    ENGINE_IDENTITY,
-    SCHEMA_VERSION,
-    CellFailure,
-    CellRecord,
-    CellRun,
-    Item,
-    ItemOutcome,
-    Origin,
-    Outcomes,
-    Provenance,
-    TaskInfo,
-    TaskRun,
-)
-from harness.execution.candidate import Candidate, Variant, make_method
-from harness.execution.engine import describe_engine, harness_version, read_commit
-from harness.execution.matrix import CellPlan, Matrix, ModelEntry, TaskEntry
+from harness.core.errors import MissingDependencyError
+from harness.core.records import ENGINE_IDENTITY, SCHEMA_VERSION, CellFailure, CellRecord, CellRun, Origin, Provenance
+from harness.execution.candidate import Candidate, Variant
+from harness.execution.engine import describe_engine, harness_version, limit_threads, read_commit
+from harness.execution.feed import ORDER, Ask, TaskFeed, fed_order
+from harness.execution.matrix import CellPlan, Matrix, ModelEntry
 from harness.execution.progress import Progress
-from harness.execution.store import BLOCK_ITEMS, Circumstances, Store, StoredResult
-from harness.knowledge import KNOWLEDGE, KnowledgeTask
+from harness.execution.store import Circumstances, Store, StoredResult
+from harness.execution.tasks import check_kind, make_task, probe_index
+from harness.knowledge import KnowledgeTask
 from harness.models.digest import digest_config
 from harness.models.sources import ResolvedModel, parse_source, resolve
-from harness.scoring import GENERATORS, SCORERS, Answer, Generator, Prompt, Request, Scorer, Tokenizer, identity_of
+from harness.scoring import GENERATORS, SCORERS, Generator, Scorer, Tokenizer
+from harness.stats.sequential import ROUND_SHARES
 
 log = logging.getLogger(__name__)
 
-_Ask = Callable[[Sequence[Sequence[Request | Prompt]]], Sequence[Sequence[Answer]]]
-"""From the requests of some items to the answers."""
+Undecided = Callable[[CellRun], Collection[str]]
+"""Asked after every round: the tasks that still need items."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasureOptions:
-    """How to measure. ``fresh``: nothing stored or unchanged is taken over. ``variant``: a deliberate re-compression."""
+    """How to measure. ``fresh``: nothing stored or unchanged is taken over. ``variant``: a deliberate variation, to
+    measure its noise."""
 
     device: str = "auto"
     data: Path | None = None
@@ -64,16 +55,17 @@ def measure_cell(
     store: Store,
     progress: Progress,
     baseline: Baseline | None = None,
+    undecided: Undecided | None = None,
 ) -> CellRun:
     """Measure ``tasks`` of one cell; what is stored, or identical to the baseline's, costs no forward pass.
 
-    Raises HarnessError for everything that makes the cell INVALID; finished blocks stay in the store.
+    ``undecided`` is asked after every round which tasks still need items; without it every item is measured.
+    Raises HarnessError for everything that makes the cell INVALID; finished rounds stay in the store.
     """
     _check_torch()
     base = matrix.path.parent
     made = {name: make_task(name, plan.tasks[name], base, limit=options.limit, data=options.data) for name in tasks}
-    for name, task in made.items():
-        _check_kind(plan, name, task)
+    scorers = {name: check_kind(plan, name, task) for name, task in made.items()}
     dense = resolve_model(plan.model, base, store, progress)
     device, dtype = _place(options.device, plan.model.dtype)
     config_digest = digest_config(dense.folder)
@@ -84,12 +76,15 @@ def measure_cell(
         store=store,
         device=device,
         dtype=dtype,
-        probes=lambda: _probe_index(plan, base, options.data),
+        probes=lambda: probe_index(plan, base, options.data),
         base=base,
         fresh=options.fresh,
         variant=options.variant,
     )
     weights = candidate.weights()
+    threads = options.variant.threads if options.variant else None
+    with limit_threads(threads):
+        engine = describe_engine(device, dtype)
     provenance = Provenance(
         model_source=plan.model.source,
         dense_digest=dense.weights_digest,
@@ -97,28 +92,30 @@ def measure_cell(
         config_digest=config_digest,
         tokenizer_digest=dense.tokenizer_digest,
         recovery_digest=candidate.recovery_digest(),
-        engine=describe_engine(device, dtype),
+        engine=engine,
         harness_version=harness_version(),
         commit=read_commit(base),
         measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-    measured = {
-        name: _Measurement(candidate, provenance, task, name, options, store, baseline, progress).run()
-        for name, task in made.items()
-    }
-    record = CellRecord(
-        schema_version=SCHEMA_VERSION,
-        cell=plan.cell,
-        profile=plan.profile,
-        family=plan.model.family,
-        compression=weights.compression,
-        provenance=_as_measured(provenance, [then for _, then in measured.values()]),
-        tasks={name: run.info for name, (run, _) in measured.items()},
-        scorers={name: run.scorer for name, (run, _) in measured.items()},
-        origins={name: run.origin for name, (run, _) in measured.items()},
-        wall_s={name: then.wall_s for name, (_, then) in measured.items()},
-    )
-    return CellRun(record=record, runs={name: run for name, (run, _) in measured.items()})
+
+    def cell_run(feeds: Mapping[str, TaskFeed]) -> CellRun:
+        record = CellRecord(
+            schema_version=SCHEMA_VERSION,
+            cell=plan.cell,
+            profile=plan.profile,
+            family=plan.model.family,
+            compression=weights.compression,
+            provenance=_as_measured(provenance, [made.circumstances for made in feeds.values()]),
+            tasks={name: made.info for name, made in feeds.items()},
+            scorers=scorers,
+            origins={name: made.origin for name, made in feeds.items()},
+            wall_s={name: made.circumstances.wall_s for name, made in feeds.items()},
+        )
+        return CellRun(record=record, runs={name: made.task_run() for name, made in feeds.items()})
+
+    measurement = _Measurement(candidate, provenance, made, scorers, options, store, baseline, progress)
+    with limit_threads(threads):
+        return measurement.run(cell_run, undecided)
 
 
 def _as_measured(provenance: Provenance, circumstances: Sequence[Circumstances]) -> Provenance:
@@ -131,106 +128,118 @@ def _as_measured(provenance: Provenance, circumstances: Sequence[Circumstances])
 
 @dataclass(slots=True)
 class _Measurement:
-    """One task on one candidate: from the store, from an identical baseline, or by forward passes."""
+    """The tasks of one candidate: from the store, from an identical baseline, or by forward passes."""
 
     candidate: Candidate
     provenance: Provenance
-    task: KnowledgeTask
-    name: str
+    tasks: Mapping[str, KnowledgeTask]
+    scorers: Mapping[str, str]
     options: MeasureOptions
     store: Store
     baseline: Baseline | None
     progress: Progress
+    _asks: dict[bool, Ask] = field(default_factory=dict)
     _n_before: int = 0
+    _n_all: int = 0
 
-    def run(self) -> tuple[TaskRun, Circumstances]:
-        """The task run, and the circumstances of its forward passes (as they were, where it was stored)."""
-        key = self._key()
-        if not self.options.fresh and (found := self.store.find_result(key)):
-            return self._task_run(found, "stored"), found.circumstances
-        with self.store.lock(key):
-            if self.options.fresh:
-                self.store.drop_result(key)
-            elif found := self.store.find_result(key):  # another process made it meanwhile
-                return self._task_run(found, "stored"), found.circumstances
-            info, items = self.task.build(self._tokenizer())
-            info = replace(info, name=self.name)
-            unchanged = None if self.options.fresh else self._unchanged(info)
+    def run(self, cell_run: Callable[[Mapping[str, TaskFeed]], CellRun], undecided: Undecided | None) -> CellRun:
+        """Feed the tasks until all are complete, or none is undecided any more."""
+        keys = {name: self._key(name, task) for name, task in self.tasks.items()}
+        feeds = {} if self.options.fresh else self._stored(keys)
+        with ExitStack() as locks:
+            for key in sorted(key for name, key in keys.items() if name not in feeds):
+                locks.enter_context(self.store.lock(key))
+            if not self.options.fresh:
+                feeds |= self._stored({name: key for name, key in keys.items() if name not in feeds})  # made meanwhile
+            feeds |= {name: self._open(name, key) for name, key in keys.items() if name not in feeds}
+            feeds = {name: feeds[name] for name in self.tasks}
+            self._feed(feeds, cell_run, undecided)
+        return cell_run(feeds)
+
+    def _stored(self, keys: Mapping[str, str]) -> dict[str, TaskFeed]:
+        found = {name: self.store.find_result(key) for name, key in keys.items()}
+        return {
+            name: self._finished(name, keys[name], result, "stored") for name, result in found.items() if result is not None
+        }
+
+    def _finished(self, name: str, key: str, result: StoredResult, origin: Origin) -> TaskFeed:
+        result = replace(result, info=replace(result.info, name=name))
+        cell = self.candidate.plan.cell.id
+        task, scorer = self.tasks[name], self.scorers[name]
+        return TaskFeed.finished(result, cell=cell, key=key, task=task, scorer=scorer, origin=origin)
+
+    def _open(self, name: str, key: str) -> TaskFeed:
+        """A task that is not stored: the baseline's where nothing that decides its outcomes has changed, else to be fed."""
+        if self.options.fresh:
+            self.store.drop_result(key)
+        info, items = self.tasks[name].build(cast(Tokenizer, self.candidate.tokenizer()))
+        info = replace(info, name=name)
+        now = Circumstances(self.provenance.commit, self.provenance.measured_at, self.provenance.engine, 0.0)
+        if self.baseline is not None and not self.options.fresh:
+            unchanged = self.baseline.outcomes_if_identical(self.provenance, info, self.scorers[name])
             if unchanged is not None:
-                nothing = self._circumstances(0.0)
-                return self._task_run(StoredResult(info, items, unchanged, nothing), "baseline"), nothing
-            started_s = time.perf_counter()
-            outcomes = self._measure(key, items)
-            result = StoredResult(info, items, outcomes, self._circumstances(time.perf_counter() - started_s))
-            self.store.put_result(key, result, self._scorer_identity())
-            return self._task_run(result, "measured"), result.circumstances
+                return self._finished(name, key, StoredResult(info, items, unchanged, now), "baseline")
+        ordered = fed_order(items, self.provenance.weights_digest, name)
+        return TaskFeed(self.candidate.plan.cell.id, key, self.tasks[name], self.scorers[name], info, ordered, now)
 
-    def _circumstances(self, wall_s: float) -> Circumstances:
-        return Circumstances(self.provenance.commit, self.provenance.measured_at, self.provenance.engine, wall_s)
+    def _feed(
+        self,
+        feeds: Mapping[str, TaskFeed],
+        cell_run: Callable[[Mapping[str, TaskFeed]], CellRun],
+        undecided: Undecided | None,
+    ) -> None:
+        fed = {name: feed for name, feed in feeds.items() if not feed.is_complete}
+        self._n_all = sum(len(feed.items) for feed in fed.values())
+        open_tasks: Collection[str] = fed
+        for index in range(len(ROUND_SHARES)):
+            for name in (name for name in fed if name in open_tasks):
+                self._n_before = sum(feed.n_fed for feed in fed.values())
+                feeds[name].feed(index, self.store, self._ask)
+                if feeds[name].is_complete:
+                    feeds[name].keep(self.store)
+            if undecided is not None and index < len(ROUND_SHARES) - 1:
+                open_tasks = undecided(cell_run(feeds))
+            if not any(name in open_tasks for name in fed):
+                break
+        n_fed = sum(feed.n_fed for feed in fed.values())
+        if n_fed < self._n_all:
+            self.progress.say(
+                f"{self.candidate.plan.cell.id}: decided after {n_fed:,} of {self._n_all:,} items; the rest was not measured"
+            )
 
-    def _measure(self, key: str, items: tuple[Item, ...]) -> Outcomes:
-        starts = range(0, len(items), BLOCK_ITEMS)
-        blocks: list[Outcomes] = []
-        ask: _Ask | None = None
-        for index, start in enumerate(starts):
-            block = items[start : start + BLOCK_ITEMS]
-            done = self.store.find_block(key, index, tuple(item.digest for item in block))
-            if done is None:
-                ask = ask or self._make_ask(lambda n, _: self.progress.update(self._n_before + n, len(items)))
-                self._n_before = start
-                done = self._outcomes(ask, block)
-                self.store.put_block(key, index, done)
-            blocks.append(done)
-        return Outcomes.concatenate(blocks)
-
-    def _outcomes(self, ask: _Ask, block: Sequence[Item]) -> Outcomes:
-        answers = ask([self.task.requests(item) for item in block])
-        rows: list[ItemOutcome] = [self.task.outcome(item, found) for item, found in zip(block, answers, strict=True)]
-        made = Outcomes.of(tuple(item.digest for item in block), rows)
-        return made if self.task.keeps_option_scores else replace(made, option_logliks_nats=None)
-
-    def _key(self) -> str:
+    def _key(self, name: str, task: KnowledgeTask) -> str:
         engine = {part: self.provenance.engine[part] for part in ENGINE_IDENTITY}
+        variant = self.options.variant
         made_from = [
             self.provenance.weights_digest,
             self.provenance.recovery_digest,
             self.provenance.config_digest,
             self.provenance.tokenizer_digest,
-            self.task.spec_digest(),
+            name,
+            task.spec_digest(),
             self.options.limit,
-            self._scorer_identity(),
+            self.scorers[name],
+            ORDER,
             engine,
+            None if variant is None else [variant.label, variant.threads, variant.batch_tokens],
         ]
         return digest_json(made_from)
 
-    def _unchanged(self, info: TaskInfo) -> Outcomes | None:
-        if self.baseline is None:
-            return None
-        return self.baseline.outcomes_if_identical(self.provenance, info, self._scorer_identity())
+    def _ask(self, task: KnowledgeTask) -> Ask:
+        """The model made ready to answer this kind of task, once a cell."""
+        generates = task.kind == "generation"
+        if generates not in self._asks:
+            family, model = self.candidate.plan.model.family, self.candidate.model()
+            if not self._asks:
+                self.progress.start(f"{self.candidate.plan.cell.id}: measuring items")
+            variant = self.options.variant
+            settings = {} if variant is None or variant.batch_tokens is None else {"batch_tokens": variant.batch_tokens}
+            made = (GENERATORS if generates else SCORERS).load(family)(model, progress=self._tell, **settings)
+            self._asks[generates] = cast(Ask, cast(Generator, made).generate if generates else cast(Scorer, made).score)
+        return self._asks[generates]
 
-    def _task_run(self, result: StoredResult, origin: Origin) -> TaskRun:
-        return TaskRun(
-            cell=self.candidate.plan.cell.id,
-            info=replace(result.info, name=self.name),
-            items=result.items,
-            outcomes=result.outcomes,
-            scorer=self._scorer_identity(),
-            origin=origin,
-        )
-
-    def _tokenizer(self) -> Tokenizer:
-        return cast(Tokenizer, self.candidate.tokenizer())
-
-    def _make_ask(self, tell: Callable[[int, int], None]) -> _Ask:
-        """The model made ready to answer this kind of task."""
-        family, model = self.candidate.plan.model.family, self.candidate.model()
-        generates = self.task.kind == "generation"
-        made = (GENERATORS if generates else SCORERS).load(family)(model, progress=tell)
-        self.progress.start(f"{self.candidate.plan.cell.id}-{self.name}: {'generating' if generates else 'scoring'} items")
-        return cast(_Ask, cast(Generator, made).generate if generates else cast(Scorer, made).score)
-
-    def _scorer_identity(self) -> str:
-        return identity_of(self.task.kind, self.candidate.plan.model.family)
+    def _tell(self, n_done: int, _: int) -> None:
+        self.progress.update(self._n_before + n_done, self._n_all)
 
 
 def crashed(plan: CellPlan, error: Exception) -> CellFailure:
@@ -241,36 +250,6 @@ def crashed(plan: CellPlan, error: Exception) -> CellFailure:
         f"measuring crashed ({type(error).__name__}: {first_line}): nothing was judged; finished work is stored, run again."
     )
     return CellFailure(cell=plan.cell, profile=plan.profile, reason=reason)
-
-
-def make_task(name: str, entry: TaskEntry, base: Path, *, limit: int | None = None, data: Path | None = None) -> KnowledgeTask:
-    """A task from its matrix entry; its option ``folder`` is a path that starts at ``base``, the matrix's folder.
-
-    ``data`` is the offline mirror, for suites that load data sets. Raises ConfigError.
-    """
-    folder = entry.options.get("folder")
-    if folder is not None and not isinstance(folder, str):
-        raise ConfigError(f"task {name!r} of the matrix: folder is {folder!r}, expected a path in quotes.")
-    suite = KNOWLEDGE.load(entry.suite)
-    given: dict[str, Any] = {"limit": limit, "data": data} if "data" in suite.__dataclass_fields__ else {"limit": limit}
-    options = {**entry.options, **({"folder": base / folder} if folder else {})}
-    return cast(KnowledgeTask, make_method("task", name, suite, {**given, **options}))
-
-
-def _check_kind(plan: CellPlan, name: str, task: KnowledgeTask) -> None:
-    """Raise ConfigError where a model of this family can't answer this kind of task."""
-    try:
-        identity_of(task.kind, plan.model.family)
-    except ConfigError as error:
-        raise ConfigError(f"{plan.cell.id}-{name}: {error}") from error
-
-
-def _probe_index(plan: CellPlan, base: Path, data: Path | None) -> ProbeIndex:
-    def sentences() -> Iterable[str]:
-        for name, entry in plan.tasks.items():
-            yield from make_task(name, entry, base, data=data).probe_sentences()
-
-    return ProbeIndex.of(sentences())
 
 
 def resolve_model(model: ModelEntry, base: Path, store: Store, progress: Progress) -> ResolvedModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,12 @@ class Profile:
     about: str = ""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class TaskEntry:
-    """A task: a suite of the knowledge shelf and its options."""
+    """A task: a suite of the knowledge shelf and the suite's own fields."""
 
     suite: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any]
 
 
 @record
@@ -66,7 +66,7 @@ class MatrixFile:
     profiles: dict[str, Profile]
     compressions: dict[str, dict[str, Any]]
     recoveries: dict[str, dict[str, Any]]
-    tasks: dict[str, TaskEntry]
+    tasks: dict[str, dict[str, Any]]
     grid: tuple[Grid, ...]
 
 
@@ -115,7 +115,7 @@ def read_matrix(path: Path, profile: str) -> Matrix:
     try:
         _known("profile", [profile], text.profiles)
         _check_entries(text)
-        cells = {plan.cell.id: plan for grid in text.grid if profile in grid.profiles for plan in _expand(text, grid, profile)}
+        cells = _cells(text, profile)
     except ConfigError as error:
         raise type(error)(f"{path}: {error}") from error
     if not cells:
@@ -123,12 +123,23 @@ def read_matrix(path: Path, profile: str) -> Matrix:
     return Matrix(path=path, profile=profile, cells=cells)
 
 
+def _cells(text: MatrixFile, profile: str) -> dict[str, CellPlan]:
+    """Every cell of a profile; one that several grids name has the tasks of all of them."""
+    cells: dict[str, CellPlan] = {}
+    for grid in text.grid:
+        if profile in grid.profiles:
+            for plan in _expand(text, grid, profile):
+                known = cells.get(plan.cell.id)
+                cells[plan.cell.id] = replace(known, tasks={**known.tasks, **plan.tasks}) if known else plan
+    return cells
+
+
 def _check_entries(text: MatrixFile) -> None:
     for profile in text.profiles.values():
         _known("model family", [m.family for m in profile.models.values()], MODELS)
-    _methods("compression method", text.compressions, COMPRESSION)
-    _methods("recovery method", text.recoveries, RECOVERY)
-    _known("knowledge suite", [task.suite for task in text.tasks.values()], KNOWLEDGE)
+    _named("method", "compression", text.compressions, COMPRESSION)
+    _named("method", "recovery", text.recoveries, RECOVERY)
+    _named("suite", "task", text.tasks, KNOWLEDGE)
     for name in (*text.profiles, *text.tasks):
         if not _FILE_NAME.fullmatch(name):
             raise ConfigError(f"{name!r} can't be the name of a profile or task: use letters, digits, '_', '-' and '.'.")
@@ -141,11 +152,13 @@ def _check_entries(text: MatrixFile) -> None:
         _known("task", grid.tasks, text.tasks)
 
 
-def _methods(kind: str, entries: Mapping[str, Mapping[str, Any]], shelf: Shelf) -> None:
+def _named(key: str, kind: str, entries: Mapping[str, Mapping[str, Any]], shelf: Shelf) -> None:
+    """Every entry names what it is on the shelf, under ``key``."""
     for name, fields in entries.items():
-        if "method" not in fields:
-            raise ConfigError(f"{kind.split(maxsplit=1)[0]} {name!r} has no `method`; known: {', '.join(sorted(shelf))}.")
-        _known(kind, [fields["method"]], shelf)
+        chosen = fields.get(key)
+        if not isinstance(chosen, str):
+            raise ConfigError(f"{kind} {name!r} has no `{key}`; known: {', '.join(sorted(shelf))}.")
+        _known(f"{kind} {key}", [chosen], shelf)
 
 
 def _known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -164,11 +177,11 @@ def _expand(text: MatrixFile, grid: Grid, profile: str) -> Iterable[CellPlan]:
                     cell=Cell(model, compression, recovery),
                     profile=profile,
                     model=models[model],
-                    compression=_split(text.compressions[compression]),
-                    recovery=_split(text.recoveries[recovery]),
-                    tasks={name: text.tasks[name] for name in grid.tasks},
+                    compression=_split("method", text.compressions[compression]),
+                    recovery=_split("method", text.recoveries[recovery]),
+                    tasks={name: TaskEntry(*_split("suite", text.tasks[name])) for name in grid.tasks},
                 )
 
 
-def _split(fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    return fields["method"], {key: value for key, value in fields.items() if key != "method"}
+def _split(name: str, fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    return fields[name], {key: value for key, value in fields.items() if key != name}

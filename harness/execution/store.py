@@ -28,9 +28,6 @@ from harness.core.serial import as_mapping, read_json, storage_errors, write_jso
 
 log = logging.getLogger(__name__)
 
-BLOCK_ITEMS = 128
-"""Items a block: what a killed run loses at most. Fixed, because the scorer's batches never cross a block."""
-
 
 @record
 class WeightsManifest:
@@ -126,7 +123,7 @@ class Store:
         self.drop_blocks(key)
 
     def put_block(self, key: str, index: int, outcomes: Outcomes) -> None:
-        """Store the outcomes of one block of items."""
+        """Store the outcomes of one block of items: a round of a task."""
         write_outcomes(self._block(key, index), outcomes)
 
     def find_block(self, key: str, index: int, digests: tuple[str, ...]) -> Outcomes | None:

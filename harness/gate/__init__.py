@@ -1,10 +1,23 @@
 """The gate: policy (margins, error rates, families of tests) and judge (a measured cell x its baseline x policy -> verdicts).
 
-Pure: records in, verdicts out; no model, no clock, no files but the policy's own. ``judge`` is the one verb.
+Pure: records in, verdicts out; no model, no clock, no files but the policy's own. ``judge`` is the one verb;
+``undecided`` tells a measuring run which tasks it still has to feed.
 """
 
+from harness.gate.bench import noise_spread
 from harness.gate.feasibility import Feasibility, feasibility
-from harness.gate.judge import exit_code, judge
+from harness.gate.judge import exit_code, judge, undecided
 from harness.gate.policy import Family, Mode, Policy, read_policy
 
-__all__ = ["Family", "Feasibility", "Mode", "Policy", "exit_code", "feasibility", "judge", "read_policy"]
+__all__ = [
+    "Family",
+    "Feasibility",
+    "Mode",
+    "Policy",
+    "exit_code",
+    "feasibility",
+    "judge",
+    "noise_spread",
+    "read_policy",
+    "undecided",
+]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
 from harness.baseline import Baseline, identity_differences, propose_command
-from harness.core.records import CellRun, Item, Outcomes, TaskInfo, TaskRun
+from harness.core.records import CellRun, Item, Items, Outcomes, TaskInfo, TaskRun
 from harness.core.verdicts import PairedCounts
+from harness.gate.trail import Trail
 
 RELABEL_LOOKUPS = 500
 """New items that are looked at for another right answer; a message needs no more."""
@@ -21,14 +23,21 @@ RELABEL_OPTIONS = 40
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """One task, before and now, over the same items in the same order (the run's). ``reused``: nothing was measured,
-    the outcomes are the baseline's own because nothing that decides them has changed. ``limited``: a sample of the items."""
+    """One task, before and now, over the same items in the order in which the run fed them.
+
+    ``n_all`` items would be fed if nothing stopped it; ``known`` are the digests of all the
+    baseline's items, ``n_right_before`` of which it got right. ``reused``: nothing was
+    measured, the outcomes are the baseline's own because nothing that decides them has changed. ``limited``: a sample.
+    """
 
     name: str
     info: TaskInfo
     digests: tuple[str, ...]
     before: Bool[np.ndarray, " n"]
     now: Bool[np.ndarray, " n"]
+    n_all: int
+    known: Sequence[str]
+    n_right_before: int
     reused: bool
     limited: bool
 
@@ -39,13 +48,27 @@ class Comparison:
         gained = int(np.count_nonzero(~self.before & self.now))
         return PairedCounts(lost, gained, len(self.before) - lost - gained)
 
-    def capped(self, n_items: int) -> Comparison:
-        """At most ``n_items`` of the items: those with the smallest digests, a fixed sample as digests are SHA-256."""
-        if len(self.digests) <= n_items:
-            return self
-        kept: Int[np.ndarray, " m"] = np.sort(np.argsort(np.array(self.digests), kind="stable")[:n_items])
-        digests = tuple(self.digests[i] for i in kept)
-        return replace(self, digests=digests, before=self.before[kept], now=self.now[kept])
+    @property
+    def is_complete(self) -> bool:
+        """Whether every item was fed."""
+        return len(self.digests) == self.n_all
+
+    def in_pool(self, cap: int) -> Bool[np.ndarray, " n"]:
+        """Which items enter the pool when a task may give it at most ``cap``: those of the baseline's smallest digests,
+        a fixed sample as digests are SHA-256."""
+        if len(self.known) <= cap:
+            return np.ones(len(self.digests), dtype=np.bool_)
+        last = np.partition(np.array(self.known), cap - 1)[cap - 1]
+        return np.asarray(np.array(self.digests) <= last)
+
+    def n_in_pool(self, cap: int) -> int:
+        """How many items the task gives to the pool when all are fed."""
+        return int(self.in_pool(cap).sum()) if self.is_complete else min(cap, self.n_all)
+
+    def trail(self, kept: Bool[np.ndarray, " n"] | None = None) -> Trail:
+        """The flips as they came, round by round; of ``kept`` items only, where given."""
+        everything = np.ones(len(self.digests), dtype=np.bool_)
+        return Trail.of(self.before, self.now, self.n_all, everything if kept is None else kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +88,7 @@ def compare(run: CellRun, baseline: Baseline, name: str) -> Comparison | Incompa
     rules = _differing_rules(task, known.info, known.scorer)
     if rules:
         return Incomparable(f"{'; '.join(rules)}: {_propose(cell)}")
-    joined = _join(baseline.outcomes[name], task)
+    joined = _join(baseline.outcomes[name], known.info, task)
     if isinstance(joined, Incomparable):
         return Incomparable(f"{joined.reason}: {_propose(cell)}")
     if task.info.spec_digest != known.info.spec_digest:
@@ -76,7 +99,16 @@ def compare(run: CellRun, baseline: Baseline, name: str) -> Comparison | Incompa
             f"the run shows the baseline's own outcomes although {', '.join(changed)} changed: measure it again."
         )
     return Comparison(
-        name, known.info, task.outcomes.digests, joined, task.outcomes.correct, reused, task.info.limit is not None
+        name=name,
+        info=known.info,
+        digests=task.outcomes.digests,
+        before=joined,
+        now=task.outcomes.correct,
+        n_all=task.info.n_items,
+        known=baseline.outcomes[name].digests,
+        n_right_before=int(baseline.outcomes[name].correct.sum()),
+        reused=reused,
+        limited=task.info.limit is not None,
     )
 
 
@@ -97,17 +129,19 @@ def _differing_rules(task: TaskRun, known: TaskInfo, scorer: str) -> list[str]:
     return [f"the {word} differs ({old!r} in the baseline, {new!r} now)" for word, old, new in pairs if old != new]
 
 
-def _join(before: Outcomes, task: TaskRun) -> Bool[np.ndarray, " n"] | Incomparable:
-    """Whether each of the run's items was right before, in the run's order. A limited run is compared on its own items."""
+def _join(before: Outcomes, known: TaskInfo, task: TaskRun) -> Bool[np.ndarray, " n"] | Incomparable:
+    """Whether each of the run's items was right before, in the run's order. A limited run, or one that was decided early,
+    is compared on its own items."""
     now = task.outcomes
-    if len(now) == 0:
+    if task.info.n_items == 0:
         return Incomparable("the run holds no item")
     if before.digests == now.digests and len(set(now.digests)) == len(now):
         return before.correct
     place = {digest: index for index, digest in enumerate(before.digests)}
     new = [digest for digest in now.digests if digest not in place]
     missing = set(before.digests).difference(now.digests)
-    is_part = task.info.limit is not None and not new  # a stable sample: the baseline knows every item of it
+    is_early = len(now) < task.info.n_items and task.info.items_digest == known.items_digest
+    is_part = (task.info.limit is not None or is_early) and not new  # the baseline knows every item of it
     if new or (missing and not is_part):
         return Incomparable(_items_sentence(task, len(before), new, missing))
     if len(place) != len(before) or len(set(now.digests)) != len(now):
@@ -125,7 +159,7 @@ def _items_sentence(task: TaskRun, n_before: int, new: list[str], missing: set[s
     )
 
 
-def _count_relabelled(items: tuple[Item, ...], new: set[str], missing: set[str]) -> int:
+def _count_relabelled(items: Items, new: set[str], missing: set[str]) -> int:
     """How many of the new items turn into a missing one when one option changes between right and wrong, or the one
     right answer moves; looked for in the first few hundred only."""
     if not missing:

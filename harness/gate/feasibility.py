@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from scipy.special import ndtri
 
 from harness.gate.policy import Margins, Policy
-from harness.stats.paired import tango_z
+from harness.stats.paired import tango_variance
+from harness.stats.recompression import NO_SPREAD, Spread, combined_quantile
 
 _LARGEST_N = 100_000_000
 
@@ -36,18 +38,20 @@ class Feasibility:
 
 
 def feasibility(
-    policy: Policy, margins: Margins, n_items: int, *, flip_rate: float, chance: float = 0.0, sigma: float = 0.0
+    policy: Policy, margins: Margins, n_items: int, *, flip_rate: float, chance: float = 0.0, spread: Spread = NO_SPREAD
 ) -> Feasibility:
     """Whether an unchanged unit of ``n_items`` would pass with probability >= ``policy.power``.
 
     ``margins`` is ``policy.cell`` or ``policy.task``; ``flip_rate`` is f_ref of the change class, ``chance`` that of the
-    task (0 for a cell), ``sigma`` the known spread of re-compressions.
+    task (0 for a cell), ``spread`` that of re-compressions.
     """
-    wanted = -float(ndtri(1 - policy.pass_level * (1 - policy.early.pass_share)) + ndtri(policy.power))
+    early_share = policy.early.pass_share if spread == NO_SPREAD else 0.0
+    level, z_power = policy.pass_level * (1 - early_share), float(ndtri(policy.power))
 
     def passes(n: int) -> bool:
-        flips = n * flip_rate / 2
-        return float(tango_z(flips, flips, n, margins.m1(n, flip_rate) * (1 - chance), sigma)) <= wanted
+        flips, m1 = n * flip_rate / 2, margins.m1(n, flip_rate) * (1 - chance)
+        variance = float(tango_variance(flips, flips, n, m1)) / n
+        return combined_quantile(variance, spread, level) + z_power * math.sqrt(variance + spread.sigma**2) <= m1
 
     m1 = margins.m1(n_items, flip_rate) * (1 - chance)
     return Feasibility(passes(n_items), n_items, m1, _smallest(passes))

@@ -1,25 +1,26 @@
-"""The judge: a measured cell, its baseline and the policy in; one verdict per task and one for the pool out.
+"""The judge: a measured cell, its baselines and the policy in; one verdict per task and one for the pool out.
 
 In this order: what can't be compared is INVALID; what the baseline never knew is UNINFORMATIVE; what did not change is
-PASS *identical*; the rest is decided by the paired tests of ``gate.decision``.
+PASS *identical*; the rest is decided by the tests of ``gate.decision``. Where a release anchor was frozen, every unit is
+judged against it too, at half the error rate each, and the worse verdict counts: many small losses, each tolerated against
+the last baseline, add up against the anchor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from harness.baseline import Baseline, propose_command, recompression_sigma
+from harness.baseline import Baseline, forbidden_differences, propose_command
 from harness.core.errors import EXIT_INCONCLUSIVE, EXIT_INVALID, EXIT_PASS, EXIT_REGRESSED
-from harness.core.records import Cell, CellFailure, CellRun
-from harness.core.verdicts import POOLED, CellVerdict, Estimate, Evidence, PairedCounts, Status, Verdict
+from harness.core.records import CellFailure, CellRun
+from harness.core.verdicts import Anchor, CellVerdict, Status, Verdict
+from harness.gate.bench import Bench, Noise
 from harness.gate.comparison import Comparison, Incomparable, compare
-from harness.gate.decision import Unit, decide, weigh
+from harness.gate.decision import decide, is_decided
 from harness.gate.policy import Family, Mode, Policy
-from harness.gate.reasons import explain, explain_identical, explain_uninformative
-from harness.stats.intervals import wilson
 
-Compared = Mapping[str, Comparison | Incomparable]
+_WORST_FIRST = (Status.REGRESSED, Status.INVALID, Status.INCONCLUSIVE)
 
 
 def judge(
@@ -30,25 +31,42 @@ def judge(
     *,
     mode: Mode,
     declared_tasks: Sequence[str],
+    release: Baseline | None = None,
 ) -> CellVerdict:
     """The verdicts on one cell.
 
     ``family`` counts what the profile declares, so that a verdict does not depend on what else ran. Tasks of the run that
-    are not declared are left alone; when a declared one is missing from the run there is no pooled verdict.
+    are not declared are left alone; when a declared one is missing from the run there is no pooled verdict. ``release`` is
+    the frozen anchor, where there is one.
     """
     if isinstance(run, CellFailure):
-        bench = _Bench(run.cell, run.profile, policy, family, mode)
-        return bench.all_invalid(run.reason, declared_tasks)
-    bench = _Bench(run.record.cell, run.record.profile, policy, family, mode)
-    names = [name for name in declared_tasks if name in run.runs]
-    whole = len(names) == len(declared_tasks)
-    problem = _cell_problem(run, baseline)
-    if problem is not None or baseline is None:
-        return bench.all_invalid(problem or "", names, pooled=whole)
-    noise = _Noise.of(run, baseline)
-    compared = {name: compare(run, baseline, name) for name in names}
-    tasks = tuple(bench.task(name, found, noise) for name, found in compared.items())
-    return CellVerdict(bench.cell, bench.profile, tasks, bench.pool(compared, noise) if whole else None)
+        return Bench(run.cell, run.profile, policy, family, mode).all_invalid(run.reason, declared_tasks)
+    last = _judge_by(run, baseline, Judging(policy, family, mode, "last", 1.0 if release is None else 0.5), declared_tasks)
+    if release is None or baseline is None:
+        return last
+    return _worse(last, _judge_by(run, release, Judging(policy, family, mode, "release", 0.5), declared_tasks))
+
+
+def undecided(
+    run: CellRun,
+    baseline: Baseline | None,
+    policy: Policy,
+    family: Family,
+    *,
+    declared_tasks: Sequence[str],
+    release: Baseline | None = None,
+) -> frozenset[str]:
+    """The tasks of a cell that must be fed further before ``judge`` can decide it.
+
+    A task of the pool is fed while the pool is undecided, whatever the task's own verdict: stopping it at its own PASS would
+    select the losers. A REGRESSED pool stops the cell. Where nothing can be decided (no baseline) all tasks are measured.
+    """
+    share = 1.0 if release is None else 0.5
+    by_last = _undecided_by(run, baseline, Judging(policy, family, "commit", "last", share), declared_tasks)
+    if release is None or by_last is None:
+        return by_last or frozenset()
+    by_release = _undecided_by(run, release, Judging(policy, family, "commit", "release", share), declared_tasks)
+    return frozenset() if by_release is None else by_last | by_release
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:
@@ -65,7 +83,63 @@ def exit_code(verdicts: Iterable[Verdict]) -> int:
     return EXIT_PASS
 
 
-def _cell_problem(run: CellRun, baseline: Baseline | None) -> str | None:
+# ------------------------------------------------------------------------------------------------ one anchor
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """By what a cell is judged: policy, family, and which anchor at which share of the error rates."""
+
+    policy: Policy
+    family: Family
+    mode: Mode
+    anchor: Anchor
+    share: float
+
+    def bench(self, run: CellRun) -> Bench:
+        """The bench of one cell."""
+        cell, profile = run.record.cell, run.record.profile
+        return Bench(cell, profile, self.policy, self.family, self.mode, self.anchor, self.share)
+
+
+def _judge_by(run: CellRun, baseline: Baseline | None, by: Judging, declared_tasks: Sequence[str]) -> CellVerdict:
+    bench = by.bench(run)
+    names = [name for name in declared_tasks if name in run.runs]
+    whole = len(names) == len(declared_tasks)
+    problem = _cell_problem(run, baseline, by.policy)
+    if problem is not None or baseline is None:
+        return bench.all_invalid(problem or "", names, pooled=whole)
+    noise = Noise.of(run, baseline)
+    compared = {name: compare(run, baseline, name) for name in names}
+    pooled = bench.pool(compared, noise) if whole else None
+    is_red = pooled is not None and pooled.status is Status.REGRESSED
+    tasks = tuple(bench.task(name, found, noise, is_red) for name, found in compared.items())
+    return CellVerdict(bench.cell, bench.profile, tasks, pooled)
+
+
+def _undecided_by(
+    run: CellRun, baseline: Baseline | None, by: Judging, declared_tasks: Sequence[str]
+) -> frozenset[str] | None:
+    """The tasks that this anchor still needs; None when the pool regressed, so that nothing more is fed."""
+    names = [name for name in declared_tasks if name in run.runs]
+    if baseline is None or _cell_problem(run, baseline, by.policy) is not None:
+        return frozenset(names)
+    bench, noise = by.bench(run), Noise.of(run, baseline)
+    found = {name: compare(run, baseline, name) for name in names}
+    able = {name: c for name, c in found.items() if isinstance(c, Comparison) and bench.is_informative(c)}
+    left = {name for name, c in able.items() if not is_decided(bench.task_unit(c, noise), by.policy)}
+    members = {name: c for name, c in able.items() if c.info.pooled}
+    has_pool = len(names) == len(declared_tasks) and not any(isinstance(c, Incomparable) for c in found.values())
+    if members and has_pool:
+        pool = bench.pool_unit(list(members.values()), noise)
+        if not is_decided(pool, by.policy):
+            left |= set(members)
+        elif decide(pool, by.policy)[0] is Status.REGRESSED:
+            return None
+    return frozenset(left)
+
+
+def _cell_problem(run: CellRun, baseline: Baseline | None, policy: Policy) -> str | None:
     cell = run.record.cell
     if baseline is None:
         return f"{cell.id} has no baseline to be compared with: {propose_command(cell.id)} makes one for review."
@@ -73,127 +147,31 @@ def _cell_problem(run: CellRun, baseline: Baseline | None) -> str | None:
     if (known.cell, known.profile) != (cell, run.record.profile):
         mine = f"{run.record.profile}/{cell.id}"
         return f"the baseline is that of {known.profile}/{known.cell.id}, not of {mine}: load the right one."
-    if _Noise.of(run, baseline).unknown:
+    if Noise.of(run, baseline).unknown:
         return (
             f"{cell.id} was compressed again, which moves it although nothing regressed, and its baseline does not know "
-            f"by how much: {propose_command(cell.id, replaces=True)} measures that."
+            f"by how much: {propose_command(cell.id)} measures that."
+        )
+    differing = forbidden_differences(known.provenance, run.record.provenance, policy.require_same)
+    if differing:
+        return (
+            f"the policy requires the baseline's {', '.join(differing)}: measure there, take the part out of require_same, or "
+            f"accept a baseline measured here ({propose_command(cell.id)})."
         )
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Noise:
-    """Whether the cell was compressed again, and what its baseline knows of the spread that this alone makes."""
-
-    recompressed: bool
-    baseline: Baseline
-
-    @classmethod
-    def of(cls, run: CellRun, baseline: Baseline) -> _Noise:
-        same_weights = run.record.provenance.weights_digest == baseline.record.provenance.weights_digest
-        moves = "re-compressed" in (run.record.compression.stability, baseline.record.compression.stability)
-        return cls(moves and not same_weights, baseline)
-
-    @property
-    def unknown(self) -> bool:
-        return self.recompressed and self.baseline.record.noise is None
-
-    def sigma(self, members: Sequence[Comparison]) -> float:
-        noise = self.baseline.record.noise
-        if not self.recompressed or noise is None:
-            return 0.0
-        return recompression_sigma(noise.runs, {member.name: len(member.digests) for member in members})
+def _worse(last: CellVerdict, release: CellVerdict) -> CellVerdict:
+    """Unit by unit the worse of two verdicts; where neither is bad, that against the last baseline."""
+    tasks = tuple(_worse_of(one, other) for one, other in zip(last.tasks, release.tasks, strict=True))
+    pools = (last.pooled, release.pooled)
+    pooled = None if pools[0] is None or pools[1] is None else _worse_of(pools[0], pools[1])
+    return CellVerdict(last.cell, last.profile, tasks, pooled)
 
 
-@dataclass(frozen=True, slots=True)
-class _Bench:
-    """Everything of a verdict that is the same for all units of a cell."""
-
-    cell: Cell
-    profile: str
-    policy: Policy
-    family: Family
-    mode: Mode
-
-    def all_invalid(self, reason: str, names: Sequence[str], pooled: bool = True) -> CellVerdict:
-        tasks = tuple(self._verdict(name, Status.INVALID, reason) for name in names)
-        return CellVerdict(self.cell, self.profile, tasks, self._verdict(POOLED, Status.INVALID, reason) if pooled else None)
-
-    def task(self, name: str, found: Comparison | Incomparable, noise: _Noise) -> Verdict:
-        """The guard on one task."""
-        if isinstance(found, Incomparable):
-            return self._verdict(name, Status.INVALID, found.reason)
-        if not self._informative(found):
-            floor = max(found.info.chance, found.info.majority)
-            reason = explain_uninformative(name, self._accuracy_before(found), floor, self.policy.informative_margin)
-            return self._verdict(name, Status.UNINFORMATIVE, reason)
-        unit = Unit(
-            counts=found.counts,
-            n_correct_before=int(found.before.sum()),
-            margins=self.policy.task,
-            flip_rate=self.policy.flip_rates.of(found.info.score_class, noise.recompressed),
-            chance=found.info.chance,
-            level_fail=self.family.task_level(self.policy),
-            sigma=noise.sigma([found]),
-        )
-        return self._decide(name, unit, reused=found.reused, limited=found.limited)
-
-    def pool(self, compared: Compared, noise: _Noise) -> Verdict:
-        """The cell's own verdict: the items of its informative pooled tasks, each task capped, taken together."""
-        broken = [name for name, found in compared.items() if isinstance(found, Incomparable)]
-        if broken:
-            return self._verdict(
-                POOLED, Status.INVALID, f"no pool without {', '.join(broken)}, INVALID for the reason given there."
-            )
-        members = [
-            found.capped(self.policy.pool_cap_items)
-            for found in compared.values()
-            if isinstance(found, Comparison) and found.info.pooled and self._informative(found)
-        ]
-        if not members:
-            return self._verdict(POOLED, Status.UNINFORMATIVE, "none of the cell's pooled tasks can show a loss.")
-        n_items = sum(len(member.digests) for member in members)
-        rates = [self.policy.flip_rates.of(member.info.score_class, noise.recompressed) for member in members]
-        unit = Unit(
-            counts=_total(member.counts for member in members),
-            n_correct_before=sum(int(member.before.sum()) for member in members),
-            margins=self.policy.cell,
-            flip_rate=sum(rate * len(member.digests) for rate, member in zip(rates, members, strict=True)) / n_items,
-            chance=0.0,
-            level_fail=self.family.cell_level(self.policy),
-            sigma=noise.sigma(members),
-        )
-        return self._decide(
-            POOLED,
-            unit,
-            reused=all(member.reused for member in members),
-            limited=any(member.limited for member in members),
-        )
-
-    def _decide(self, name: str, unit: Unit, *, reused: bool, limited: bool) -> Verdict:
-        if unit.counts.n_lost == unit.counts.n_gained == 0 and (reused or not limited):
-            evidence = weigh(unit, self.policy)
-            if reused:  # the same machine on the same items: nothing can differ on any other item either
-                nothing = Estimate(0.0, 0.0, 0.0, evidence.loss.level, "identity")
-                evidence = replace(evidence, loss=nothing, proven_margin=0.0)
-            return self._verdict(name, Status.PASS, explain_identical(name, evidence, reused), evidence, identical=True)
-        status, evidence = decide(unit, self.policy)
-        return self._verdict(name, status, explain(self.cell.id, name, status, evidence), evidence)
-
-    def _informative(self, found: Comparison) -> bool:
-        floor = max(found.info.chance, found.info.majority) + self.policy.informative_margin
-        return self._accuracy_before(found).low > floor
-
-    def _accuracy_before(self, found: Comparison) -> Estimate:
-        return wilson(int(found.before.sum()), len(found.before), self.policy.interval_level)
-
-    def _verdict(
-        self, task: str, status: Status, reason: str, evidence: Evidence | None = None, identical: bool = False
-    ) -> Verdict:
-        fails = self.policy.fails_in(self.mode, status)
-        return Verdict(self.cell.id, task, status, identical, fails, reason, evidence)
-
-
-def _total(counts: Iterable[PairedCounts]) -> PairedCounts:
-    every = list(counts)
-    return PairedCounts(sum(c.n_lost for c in every), sum(c.n_gained for c in every), sum(c.n_unchanged for c in every))
+def _worse_of(last: Verdict, release: Verdict) -> Verdict:
+    for status in _WORST_FIRST:
+        for verdict in (last, release):
+            if verdict.status is status:
+                return verdict
+    return last

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.baseline import ENGINE_PARTS
 from harness.core.records import ScoreClass, record
 from harness.core.serial import read_toml
 from harness.core.verdicts import Status
@@ -87,7 +88,10 @@ class Policy:
     flip_rates: FlipRates
     cell: Margins
     task: Margins
+    release_cell: Margins
+    release_task: Margins
     fails: Fails
+    require_same: tuple[str, ...]
 
     def fails_in(self, mode: Mode, status: Status) -> bool:
         """Whether a verdict fails in this mode."""
@@ -143,6 +147,11 @@ def policy_problems(policy: Policy) -> Iterator[tuple[str, str]]:
         yield "pool_cap_items", f"expected at least one item, got {policy.pool_cap_items}."
     yield from _margin_problems("cell", policy.cell)
     yield from _margin_problems("task", policy.task)
+    yield from _margin_problems("release_cell", policy.release_cell)
+    yield from _margin_problems("release_task", policy.release_task)
+    for part in policy.require_same:
+        if part not in ENGINE_PARTS:
+            yield "require_same", f"{part!r} is no part of an engine; known: {', '.join(ENGINE_PARTS)}."
     yield from _fails_problems("fails.commit", policy.fails.commit)
     yield from _fails_problems("fails.release", policy.fails.release)
 

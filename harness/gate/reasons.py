@@ -16,7 +16,7 @@ def explain(cell: str, task: str, status: Status, evidence: Evidence) -> str:
         return (
             f"{what}: a loss above the {points(evidence.m0)} pt margin is proven (p {evidence.p_fail:.1g} < "
             f"{evidence.level_fail:.1g}). Look at the lost items in the report; if the loss is meant, "
-            f"{propose_command(cell, replaces=True)}."
+            f"{propose_command(cell, loosens=True)}."
         )
     if status is Status.IMPROVED:
         return (
@@ -37,6 +37,22 @@ def explain_identical(task: str, evidence: Evidence, reused: bool) -> str:
     return (
         f"{task}: not one of {evidence.counts.n_items:,} items flipped; about other items of the kind this proves "
         f"a loss below {points(evidence.proven_margin)} pt."
+    )
+
+
+def explain_cut_off(task: str, n_fed: int, n_all: int) -> str:
+    """The sentence of a run that stopped before the gate could decide, by this policy."""
+    return (
+        f"{task}: only {n_fed:,} of {n_all:,} items were measured and they do not decide it under this policy: run the cell "
+        "again (what was measured is stored)."
+    )
+
+
+def explain_stopped(task: str, evidence: Evidence) -> str:
+    """The sentence of a task that was cut off because its cell had regressed."""
+    return (
+        f"{task}: the cell had regressed after {evidence.counts.n_items:,} of this task's {evidence.n_planned:,} items, so "
+        "the rest was not measured; --harness-full measures all."
     )
 
 
@@ -75,7 +91,8 @@ def _flips(evidence: Evidence) -> str:
     noise = (
         f", re-compressing alone moves it by {points(evidence.sigma_recompression)} pt" if evidence.sigma_recompression else ""
     )
-    return f"{counts.n_lost:,} of {counts.n_items:,} items lost, {counts.n_gained:,} gained{noise}"
+    early = f", decided early of {evidence.n_planned:,}" if counts.n_items < evidence.n_planned else ""
+    return f"{counts.n_lost:,} of {counts.n_items:,} items lost, {counts.n_gained:,} gained{early}{noise}"
 
 
 def _more(evidence: Evidence) -> str:

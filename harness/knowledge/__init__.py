@@ -15,6 +15,7 @@ KNOWLEDGE = Shelf(
     {
         "facts": "harness.knowledge.facts:Facts",
         "facts_blank": "harness.knowledge.facts:FactsBlank",
+        "lm_eval": "harness.knowledge.lm_eval:LmEval",
     },
 )
 
@@ -26,6 +27,9 @@ class KnowledgeTask(Protocol):
     name: str
     keeps_option_scores: bool
     """Whether records keep the per-option log-likelihoods (no, where the options are a vocabulary)."""
+
+    probe_words: int
+    """How many words of a probe sentence make an overlap (``core.probes``)."""
 
     @property
     def kind(self) -> TaskKind:

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from harness.core.digest import digest_json, digest_sequence, digest_text
 from harness.core.errors import ConfigError, ModelError, ScoreError
+from harness.core.probes import NGRAM_WORDS
 from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.knowledge.factbook import FOLDER, Fact, FactBook, Relation, fill, load_facts, prompt
 from harness.scoring import NEAR_TIE_NATS, Answer, Reading, Request, Score, TaskKind, Tokenizer
@@ -42,6 +43,7 @@ class Facts:
     folder: Path = FOLDER
     name = "facts"
     kind: ClassVar[TaskKind] = "sentence"
+    probe_words: ClassVar[int] = NGRAM_WORDS
     keeps_option_scores = True
 
     def spec_digest(self) -> str:
@@ -76,6 +78,7 @@ class FactsBlank:
     folder: Path = FOLDER
     name = "facts_blank"
     kind: ClassVar[TaskKind] = "blank"
+    probe_words: ClassVar[int] = NGRAM_WORDS
     keeps_option_scores = False
 
     def spec_digest(self) -> str:

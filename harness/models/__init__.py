@@ -7,4 +7,11 @@ linear layers, and how its kind of model is scored. Every loaded model has a con
 
 from harness.core.shelf import Shelf
 
-MODELS = Shelf("models", {"decoder": "harness.models.decoder:Decoder"})
+MODELS = Shelf(
+    "models",
+    {
+        "decoder": "harness.models.decoder:Decoder",
+        "encoder": "harness.models.encoder:Encoder",
+        "seq2seq": "harness.models.seq2seq:Seq2Seq",
+    },
+)

@@ -31,10 +31,19 @@ _TIED_NAMES = (
     "embed_out.weight",
     "predictions.decoder.weight",
     "predictions.decoder.bias",
+    "lm_head.decoder.weight",
+    "lm_head.decoder.bias",
+    "vocab_projector.weight",
     "decoder.embed_tokens.weight",
     "encoder.embed_tokens.weight",
 )
 """Endings of the names under which a tied tensor appears a second time, in the order in which they are left out."""
+
+_CONVENTION = ("bos_token", "eos_token", "add_bos_token", "add_eos_token")
+"""Keys of tokenizer_config.json that decide which special tokens stand around a text."""
+
+_REBUILDS = ("mask_token", "do_lower_case", "strip_accents", "keep_accents", "add_prefix_space", "extra_ids")
+"""Keys from which transformers' classes build parts of a tokenizer anew, over what tokenizer.json says. Most have none."""
 
 _ABOUT_THE_FILE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 """Keys of config.json that do not change what is computed here: the dtype is chosen when the model is loaded."""
@@ -82,12 +91,13 @@ def digest_weights(module: nn.Module) -> str:
 
 
 def digest_tokenizer(folder: Path) -> str:
-    """The digest of a folder's tokenizer.json and of what decides BOS and EOS. Raises ModelError when there is none."""
+    """The digest of a folder's tokenizer.json and of what else decides its tokens. Raises ModelError when there is none."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ModelError(f"{folder} holds no tokenizer.json: only fast tokenizers can be used; save the model with one.")
     config = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-    convention = {key: _content(config.get(key)) for key in ("bos_token", "eos_token", "add_bos_token", "add_eos_token")}
+    convention = {key: _content(config.get(key)) for key in _CONVENTION}
+    convention |= {key: _content(config[key]) for key in _REBUILDS if key in config}
     return digest_json([digest_json(_read_json(path)), convention])
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from harness.core.errors import ModelError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class LoadedModel:
     """A model in memory with its tokenizer. ``module`` is changed in place by compression; the digests are of the model
-    as it was loaded. ``prefix_token_id`` is what an empty context stands for (BOS, else EOS)."""
+    as it was loaded. ``empty_context_id`` is the token that an empty context stands for, None where the family has no
+    such thing."""
 
     module: nn.Module
     tokenizer: Any
@@ -23,7 +26,25 @@ class LoadedModel:
     tokenizer_digest: str
     device: str
     dtype: str
-    prefix_token_id: int
+    empty_context_id: int | None
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What an empty context stands for (BOS, else EOS). Raises ModelError for a family that reads no continuations."""
+        if self.empty_context_id is None:
+            raise ModelError(
+                f"a model of family {self.family!r} has no token that a text without context would begin with: "
+                "expected a decoder or an encoder-decoder; take another task or method for it."
+            )
+        return self.empty_context_id
+
+    @property
+    def document_start_id(self) -> int:
+        """What a document in a stream of text begins with: BOS, else EOS; for an encoder CLS. Raises ModelError."""
+        start = self.tokenizer.cls_token_id if self.empty_context_id is None else self.empty_context_id
+        if start is None:
+            raise ModelError(f"the tokenizer in {self.folder} has no CLS: a text for this encoder can't be cut into blocks.")
+        return int(start)
 
 
 class ModelFamily(Protocol):
@@ -35,7 +56,8 @@ class ModelFamily(Protocol):
         """The model of a local safetensors folder, in evaluation mode. Raises ModelError."""
 
     def load_tokenizer(self, folder: Path) -> Any:
-        """The tokenizer of a local folder, checked: fast, and giving plain English back unchanged. Raises ModelError."""
+        """The tokenizer of a local folder, checked: fast, and giving plain English back, as far as the family's models see
+        it. Raises ModelError."""
 
     def linear_layers(self, model: LoadedModel) -> dict[str, nn.Linear]:
-        """Every linear layer by its module name, the output head left out, in module order."""
+        """Every linear layer by its module name, the output head left out, in module order, shared ones once."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from harness.baseline import Baseline, load_baseline
+from harness.baseline import Baseline, Informative, load_baseline, load_release
 from harness.core.errors import EXIT_USAGE, HarnessError
 from harness.core.records import CellFailure, CellRun
 from harness.core.run_folder import UNFINISHED, write_cell
@@ -14,10 +15,11 @@ from harness.execution.matrix import CellPlan, Matrix
 from harness.execution.progress import LogToProgress, Progress
 from harness.execution.propose import propose
 from harness.execution.store import Store
-from harness.gate import Policy, feasibility, judge, read_policy
+from harness.gate import Policy, feasibility, judge, noise_spread, read_policy, undecided
 from harness.plugin.cases import CaseId
 from harness.plugin.settings import Settings
 from harness.review import POLICY, family_of
+from harness.stats.recompression import NO_SPREAD
 
 
 @dataclass(slots=True)
@@ -53,10 +55,16 @@ class GateSession:
         run = self._measure(matrix, plan, policy)
         write_cell(self.settings.report_dir, run)
         try:
-            baseline = load_baseline(self.settings.baseline_dir, plan.profile, plan.cell)
+            baseline, release = self._anchors(plan)
         except HarnessError as error:
-            baseline, run = None, CellFailure(plan.cell, plan.profile, str(error))
-        return judge(run, baseline, policy, family_of(matrix), mode=self.settings.mode, declared_tasks=tuple(plan.tasks))
+            baseline, release, run = None, None, CellFailure(plan.cell, plan.profile, str(error))
+        declared, family = tuple(plan.tasks), family_of(matrix)
+        return judge(run, baseline, policy, family, mode=self.settings.mode, declared_tasks=declared, release=release)
+
+    def _anchors(self, plan: CellPlan) -> tuple[Baseline | None, Baseline | None]:
+        """The accepted baseline, and the release anchor."""
+        where = (self.settings.baseline_dir, plan.profile, plan.cell)
+        return load_baseline(*where), load_release(*where)
 
     def _measure(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> CellRun | CellFailure:
         """The cell as measured, or why it could not be. What the user asked for wrongly (exit code 4) is raised."""
@@ -74,12 +82,25 @@ class GateSession:
                         root=settings.baseline_dir,
                         mode=settings.baselines,
                         reason=settings.reason or "first baseline of this cell",
+                        informative=Informative(policy.informative_margin, policy.interval_level),
                     )
-                baseline = load_baseline(settings.baseline_dir, plan.profile, plan.cell)
+                baseline, release = self._anchors(plan)
                 if baseline is not None:
                     self._warn_if_hopeless(policy, baseline)
+
+                def still_open(so_far: CellRun) -> Collection[str]:
+                    declared, family = tuple(plan.tasks), family_of(matrix)
+                    return undecided(so_far, baseline, policy, family, declared_tasks=declared, release=release)
+
                 return measure_cell(
-                    matrix, plan, self._tasks(plan), options=options, store=store, progress=self.progress, baseline=baseline
+                    matrix,
+                    plan,
+                    self._tasks(plan),
+                    options=options,
+                    store=store,
+                    progress=self.progress,
+                    baseline=baseline,
+                    undecided=None if settings.full else still_open,
                 )
             except HarnessError as error:
                 if error.exit_code == EXIT_USAGE:
@@ -94,13 +115,9 @@ class GateSession:
         n_items = sum(min(self.settings.limit or info.n_items, info.n_items, policy.pool_cap_items) for info in pooled)
         if not n_items:
             return
-        moves = baseline.record.compression.stability == "re-compressed"
-        found = feasibility(
-            policy,
-            policy.cell,
-            n_items,
-            flip_rate=max(policy.flip_rates.of(info.score_class, moves) for info in pooled),
-            sigma=baseline.record.noise.sigma[POOLED] if moves and baseline.record.noise else 0.0,
-        )
+        moves, noise = baseline.record.compression.stability == "re-compressed", baseline.record.noise
+        rate = noise.flip_rate[POOLED] if noise else max(policy.flip_rates.of(info.score_class, moves) for info in pooled)
+        spread = noise_spread(noise.runs, {info.name: info.n_items for info in pooled}) if moves and noise else NO_SPREAD
+        found = feasibility(policy, policy.cell, n_items, flip_rate=rate, spread=spread)
         if not found.feasible:
             self.progress.say(found.sentence(baseline.record.cell.id))

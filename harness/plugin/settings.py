@@ -29,6 +29,7 @@ class Settings:
     reason: str
     matrix: Path | None
     fresh: bool
+    full: bool
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -67,6 +68,11 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption("--harness-matrix", metavar="FILE", help="the matrix (default: matrix.toml beside the test file)")
     group.addoption(
+        "--harness-full",
+        action="store_true",
+        help="measure every item, also of a cell that is decided (nightly runs, trends); baselines are always made so",
+    )
+    group.addoption(
         "--harness-fresh", action="store_true", help="compress and measure again, even what is stored or unchanged"
     )
 
@@ -96,6 +102,7 @@ def read_settings(config: pytest.Config) -> Settings:
         reason=config.getoption("--harness-reason"),
         matrix=Path(matrix).resolve() if matrix else None,
         fresh=config.getoption("--harness-fresh"),
+        full=config.getoption("--harness-full"),
     )
 
 

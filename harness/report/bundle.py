@@ -10,6 +10,7 @@ from harness.baseline.record import Baseline
 from harness.core.records import Cell, CellFailure, CellRun, CompressionRecord, Origin, Outcomes, Provenance, TaskInfo
 from harness.core.verdicts import CellVerdict
 from harness.report.format import parse_moment
+from harness.report.history import History
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +27,11 @@ class Reference:
     tasks: Mapping[str, TaskInfo]
     scorers: Mapping[str, str]
     outcomes: Mapping[str, Outcomes]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every item of every task was measured."""
+        return all(len(self.outcomes[n]) == info.n_items and info.limit is None for n, info in self.tasks.items())
 
     @classmethod
     def of_run(cls, run: CellRun, source: Origin = "measured") -> Reference:
@@ -59,6 +65,8 @@ class RunBundle:
     ``cells`` stand in matrix order; each measured one has its verdict in ``verdicts`` (a failed one may have).
     ``baselines`` are keyed by cell id, ``dense`` by model name. ``started_at`` and ``ended_at`` are ISO 8601. ``exit_code``
     is what the run ended with, pytest's own codes included. ``command`` is what a reader types to see the same again.
+    ``history`` holds every baseline of the profile that was ever accepted, ``pool_cap`` how many items of one task the gate
+    takes into a cell's pool (None: all).
     """
 
     profile: str
@@ -72,6 +80,8 @@ class RunBundle:
     baselines: Mapping[str, Reference] = field(default_factory=dict)
     dense: Mapping[str, Reference] = field(default_factory=dict)
     not_run: tuple[NotRun, ...] = ()
+    history: History = field(default_factory=History)
+    pool_cap: int | None = None
 
     def __post_init__(self) -> None:
         if parse_moment(self.ended_at) < parse_moment(self.started_at):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.core.records import CellRun, Outcomes
+import numpy as np
+
+from harness.core.records import CellRun, Outcomes, TaskRun
 from harness.core.verdicts import POOLED, Estimate, NotEstimable, PairedCounts, Status
 from harness.report.bundle import Reference, RunBundle
-from harness.report.pairs import count_pairs, same_items
+from harness.report.pairs import comparable, count_changes, right_in
 from harness.stats.intervals import wilson
 from harness.stats.paired import tango_interval
 from harness.stats.retention import retention
@@ -39,33 +41,45 @@ def compare_dense(bundle: RunBundle, run: CellRun) -> dict[str, DenseComparison]
     """Every task of a cell, and its pool where it can be rebuilt, beside the dense model; empty for the dense cell itself.
 
     A task is left out where the dense model was not asked the same items. The pool is left out where one of its tasks is, or
-    where the gate pooled other items than these (it caps large tasks).
+    where a run of all items was pooled otherwise by the gate.
     """
     dense = bundle.dense.get(run.record.cell.model)
     if dense is None or run.record.cell.is_dense:
         return {}
-    pairs = {name: found for name in run.runs if (found := _pairs(run, dense, name)) is not None}
-    made = {name: _compare(counts, n_right) for name, (counts, n_right) in pairs.items()}
+    pairs = {name: found for name, task in run.runs.items() if (found := _pair(task, dense)) is not None}
+    made = {name: _compare(*pair) for name, pair in pairs.items()}
     verdict = bundle.verdict_of(run.record.cell.id)
     if verdict is None or verdict.pooled is None or verdict.pooled.evidence is None:
         return made
     silent = {case.task for case in verdict.tasks if case.status is Status.UNINFORMATIVE}
     names = [name for name, task in run.runs.items() if task.info.pooled and name not in silent]
-    counts = [pairs[name] for name in names if name in pairs]
-    if counts and sum(c.n_items for c, _ in counts) == verdict.pooled.evidence.counts.n_items:
-        total = PairedCounts(*(sum(getattr(c, part) for c, _ in counts) for part in ("n_lost", "n_gained", "n_unchanged")))
-        made[POOLED] = _compare(total, sum(n_right for _, n_right in counts))
+    if not names or any(name not in pairs for name in names):
+        return made
+    kept = [_in_pool(bundle, run.runs[name]) for name in names]
+    was, now = (np.concatenate([pairs[name][i][part] for name, part in zip(names, kept, strict=True)]) for i in (0, 1))
+    evidence = verdict.pooled.evidence
+    if len(now) == evidence.counts.n_items or evidence.counts.n_items < evidence.n_planned:
+        made[POOLED] = _compare(was, now)
     return made
 
 
-def _pairs(run: CellRun, dense: Reference, name: str) -> tuple[PairedCounts, int] | None:
-    was, now = dense.outcomes.get(name), run.runs[name].outcomes
-    if was is None or len(now) == 0 or not same_items(now, was):
-        return None
-    return count_pairs(now, was), int(was.correct.sum())
+def _pair(run: TaskRun, dense: Reference) -> tuple[np.ndarray, np.ndarray] | None:
+    """Which items the dense model and the cell got right, in the run's order."""
+    was = comparable(run, dense)
+    return None if was is None else (right_in(was, run.outcomes.digests), run.outcomes.correct)
 
 
-def _compare(counts: PairedCounts, n_right: int) -> DenseComparison:
+def _in_pool(bundle: RunBundle, run: TaskRun) -> np.ndarray:
+    """Which of a task's items the gate pools: at most ``pool_cap``, those of its baseline's smallest digests."""
+    known = bundle.baselines[run.cell].outcomes[run.info.name].digests if run.cell in bundle.baselines else ()
+    if bundle.pool_cap is None or len(known) <= bundle.pool_cap:
+        return np.ones(len(run.outcomes), dtype=np.bool_)
+    last = sorted(known)[bundle.pool_cap - 1]
+    return np.array([digest <= last for digest in run.outcomes.digests], dtype=np.bool_)
+
+
+def _compare(was: np.ndarray, now: np.ndarray) -> DenseComparison:
+    counts, n_right = count_changes(was, now), int(was.sum())
     low, high = tango_interval(counts.n_lost, counts.n_gained, counts.n_items, LEVEL)
     return DenseComparison(
         counts=counts,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def report(bundle: RunBundle) -> dict[str, bytes]:
     page = view_page(bundle)
     plain = {
         "schema_version": REPORT_SCHEMA_VERSION,
-        "page": asdict(page),
+        "page": page,
         "run": raw_report(bundle),
     }
     return {
@@ -42,7 +43,34 @@ def write_report(folder: Path, bundle: RunBundle) -> Path:
     return folder / "index.html"
 
 
+_DEPTH = 7
+"""Levels of report.json that are broken into lines; what lies deeper, such as one flip, stands on one line."""
+
+
 def _json(plain: dict[str, Any]) -> bytes:
     """Reviewable JSON. A lone surrogate of a broken data set becomes its escape: the file stays valid UTF-8 and JSON."""
-    text = json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", errors="backslashreplace") + b"\n"
+    return "".join([*_lines(plain, 0), "\n"]).encode("utf-8", errors="backslashreplace")
+
+
+def _lines(value: Any, depth: int) -> Iterator[str]:
+    value = _fields(value) if is_dataclass(value) else value
+    if depth >= _DEPTH or not value or not isinstance(value, (dict, list, tuple)):
+        yield json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, default=_fields)
+        return
+    named = isinstance(value, dict)
+    entries = (
+        [(f"{json.dumps(key, ensure_ascii=False)}: ", value[key]) for key in sorted(value)]
+        if named
+        else [("", entry) for entry in value]
+    )
+    indent = "\n" + " " * (depth + 1)
+    yield "{" if named else "["
+    for i, (name, entry) in enumerate(entries):
+        yield f"{',' if i else ''}{indent}{name}"
+        yield from _lines(entry, depth + 1)
+    yield "\n" + " " * depth + ("}" if named else "]")
+
+
+def _fields(view: Any) -> dict[str, Any]:
+    """A view's fields by name, one level deep."""
+    return {field.name: getattr(view, field.name) for field in fields(view)}

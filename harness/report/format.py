@@ -90,6 +90,15 @@ def size(n_bytes: int) -> str:
     return f"{value:.1f}{NBSP}TB"
 
 
+def round_size(n_bytes: int) -> str:
+    """A size that is a round number, as an axis prints it.
+
+    >>> [round_size(n).replace(NBSP, " ") for n in (0, 50_000_000, 1_500_000_000)]
+    ['0', '50 MB', '1.5 GB']
+    """
+    return "0" if n_bytes == 0 else size(n_bytes).replace(f".0{NBSP}", NBSP)
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them.
 

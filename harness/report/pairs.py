@@ -4,30 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
+from harness.core.columns import StoredItems
 from harness.core.records import CellRun, Item, Outcomes, TaskRun
 from harness.core.verdicts import PairedCounts
 from harness.report.bundle import Reference, RunBundle
 
 
 @dataclass(frozen=True, slots=True)
-class Flip:
-    """One item whose answer changed sides: ``lost`` (right in the reference, wrong now) or gained.
+class Answer:
+    """What one model said to one item.
 
-    Margins are the right answer's lead in nats, negative where it is beaten. An answer is None where the scorer recorded none
-    of the item's options. ``logliks_nats`` are (reference, candidate) per option, empty where they were not kept.
+    ``choice`` is the option's position, None where the answer is none of the options; a generated answer has its ``text``.
+    ``margin_nats`` is the right answer's lead, negative where it is beaten; ``rank`` is the best right option's, 1 is best.
+    ``logliks_nats`` are the options' scores, None where they were not kept.
     """
+
+    choice: int | None
+    text: str | None
+    rank: int
+    margin_nats: float
+    logliks_nats: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """One item whose answer changed sides: ``lost`` (right in ``reference``, wrong in ``candidate``) or gained."""
 
     item: Item
     lost: bool
-    answer_reference: str | None
-    answer_candidate: str | None
-    margin_reference_nats: float
-    margin_candidate_nats: float
     near_tie: bool
-    logliks_nats: tuple[tuple[float | None, float | None], ...]
+    reference: Answer
+    candidate: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +52,6 @@ class GroupCounts:
     n_right_candidate: int
 
 
-def same_items(candidate: Outcomes, reference: Outcomes) -> bool:
-    """Whether two outcomes are of the same items, in whatever order."""
-    return len(candidate) == len(reference) and set(candidate.digests) == set(reference.digests)
-
-
 def right_in(reference: Outcomes, digests: Iterable[str]) -> np.ndarray:
     """Whether the reference was right on each of the items, in the order asked for."""
     right = dict(zip(reference.digests, reference.correct.tolist(), strict=True))
@@ -53,14 +59,23 @@ def right_in(reference: Outcomes, digests: Iterable[str]) -> np.ndarray:
 
 
 def count_pairs(candidate: Outcomes, reference: Outcomes) -> PairedCounts:
-    """Items lost, gained and unchanged from the reference to the candidate; both have the same items."""
-    was, now = right_in(reference, candidate.digests), candidate.correct
+    """Items lost, gained and unchanged from the reference to the candidate, over the candidate's items."""
+    return count_changes(right_in(reference, candidate.digests), candidate.correct)
+
+
+def count_changes(was: np.ndarray, now: np.ndarray) -> PairedCounts:
+    """Items lost, gained and unchanged between two columns of right answers to the same items."""
     n_lost, n_gained = int((was & ~now).sum()), int((~was & now).sum())
-    return PairedCounts(n_lost, n_gained, len(candidate) - n_lost - n_gained)
+    return PairedCounts(n_lost, n_gained, len(now) - n_lost - n_gained)
 
 
-def compared_flips(bundle: RunBundle) -> list[tuple[TaskRun, str, tuple[Flip, ...]]]:
-    """Every task run against each reference ("baseline", "dense model") that has outcomes of the same items: what flipped."""
+@lru_cache(maxsize=1)
+def compared_flips(bundle: RunBundle) -> tuple[tuple[TaskRun, str, tuple[Flip, ...]], ...]:
+    """Every task run against each reference ("baseline", "dense model") that has outcomes of the same items: what flipped.
+
+    Kept for the bundle at hand, which never changes: several parts of its report ask for it, and of a large run it takes
+    seconds.
+    """
     found = []
     for entry in bundle.cells:
         if not isinstance(entry, CellRun):
@@ -73,66 +88,81 @@ def compared_flips(bundle: RunBundle) -> list[tuple[TaskRun, str, tuple[Flip, ..
                 outcomes = comparable(run, reference)
                 if run.items and outcomes is not None:
                     found.append((run, name, flips(run, outcomes)))
-    return found
+    return tuple(found)
 
 
 def comparable(run: TaskRun, reference: Reference | None) -> Outcomes | None:
-    """The reference's outcomes of a task, where they are of the very items of the run."""
+    """The reference's outcomes of a task, where they are of the very items of the run; None otherwise.
+
+    A run that was limited, or decided early, holds a part of the items: the reference must know every one of them.
+    """
     outcomes = None if reference is None else reference.outcomes.get(run.info.name)
-    return outcomes if outcomes is not None and same_items(run.outcomes, outcomes) else None
+    if outcomes is None or len(run.outcomes) == 0:
+        return None
+    is_part = run.info.limit is not None or len(run.outcomes) < run.info.n_items
+    if len(outcomes) != len(run.outcomes) and not is_part:
+        return None
+    return outcomes if set(run.outcomes.digests) <= set(outcomes.digests) else None
 
 
 def flips(run: TaskRun, reference: Outcomes) -> tuple[Flip, ...]:
-    """The items that changed sides, lost ones first, each side by how far the candidate's answer moved."""
+    """The items that changed sides, lost ones first, each side by how far the candidate's answer moved.
+
+    Only these items are looked at: the others may stay in their file.
+    """
     place = {digest: i for i, digest in enumerate(reference.digests)}
-    found = []
-    for here, (item, digest) in enumerate(zip(run.items, run.outcomes.digests, strict=True)):
-        there = place[digest]
-        if bool(run.outcomes.correct[here]) != bool(reference.correct[there]):
-            found.append(_flip(item, run.outcomes, here, reference, there))
+    moved = np.flatnonzero(right_in(reference, run.outcomes.digests) != run.outcomes.correct).tolist()
+    found = [_flip(run.items[i], run.outcomes, i, reference, place[run.outcomes.digests[i]]) for i in moved]
     return tuple(sorted(found, key=_order))
+
+
+def groups_of(run: TaskRun) -> tuple[str, ...]:
+    """The relation of each item of a run."""
+    return run.items.groups if isinstance(run.items, StoredItems) else tuple(item.group for item in run.items)
 
 
 def count_groups(run: TaskRun, baseline: Outcomes | None, dense: Outcomes | None) -> tuple[GroupCounts, ...]:
     """Right answers per relation, relations in the order of their first item."""
-    digests = run.outcomes.digests
-    groups = np.array([item.group for item in run.items], dtype=object)
-    columns = [None if o is None else right_in(o, digests) for o in (dense, baseline)]
-    found = []
-    for group in dict.fromkeys(groups.tolist()):
-        inside = groups == group
-        was = [None if column is None else int(column[inside].sum()) for column in columns]
-        found.append(GroupCounts(group, int(inside.sum()), was[0], was[1], int(run.outcomes.correct[inside].sum())))
-    return tuple(found)
+    digests, names = run.outcomes.digests, groups_of(run)
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    groups = np.array([number[name] for name in names], dtype=np.int64)
+
+    def count(right: np.ndarray | None) -> list[int | None]:
+        counted: list[int] = np.bincount(groups if right is None else groups[right], minlength=len(number)).tolist()
+        return [None if right is None else n for n in counted]
+
+    was = [count(None if o is None else right_in(o, digests)) for o in (dense, baseline)]
+    n_items = np.bincount(groups, minlength=len(number)).tolist()
+    now = np.bincount(groups[run.outcomes.correct], minlength=len(number)).tolist()
+    return tuple(GroupCounts(name, n_items[i], was[0][i], was[1][i], now[i]) for name, i in number.items())
+
+
+def option_of(item: Item, answer: Answer) -> str | None:
+    """The option that an answer is; None where it is none of them."""
+    return None if answer.choice is None else item.options[answer.choice]
 
 
 def _flip(item: Item, now: Outcomes, here: int, was: Outcomes, there: int) -> Flip:
-    scores_was = None if was.option_logliks_nats is None else was.option_logliks_nats[there]
-    scores_now = None if now.option_logliks_nats is None else now.option_logliks_nats[here]
     return Flip(
         item=item,
         lost=bool(was.correct[there]),
-        answer_reference=_answer(item, int(was.answers[there])),
-        answer_candidate=_answer(item, int(now.answers[here])),
-        margin_reference_nats=float(was.margins_nats[there]),
-        margin_candidate_nats=float(now.margins_nats[here]),
         near_tie=bool(now.near_ties[here]) or bool(was.near_ties[there]),
-        logliks_nats=_scores(len(item.options), scores_was, scores_now),
+        reference=_answer(item, was, there),
+        candidate=_answer(item, now, here),
     )
 
 
-def _scores(
-    n_options: int, was: tuple[float, ...] | None, now: tuple[float, ...] | None
-) -> tuple[tuple[float | None, float | None], ...]:
-    kept = [None if column is None or len(column) != n_options else column for column in (was, now)]
-    if kept == [None, None]:
-        return ()
-    return tuple((kept[0][i] if kept[0] else None, kept[1][i] if kept[1] else None) for i in range(n_options))
-
-
-def _answer(item: Item, answer: int) -> str | None:
-    return item.options[answer] if 0 <= answer < len(item.options) else None
+def _answer(item: Item, outcomes: Outcomes, i: int) -> Answer:
+    choice, n_options = int(outcomes.answers[i]), len(item.options)
+    scores = None if outcomes.option_logliks_nats is None else outcomes.option_logliks_nats[i]
+    return Answer(
+        choice=choice if 0 <= choice < n_options else None,
+        text=None if outcomes.texts is None else outcomes.texts[i],
+        rank=int(outcomes.ranks[i]),
+        margin_nats=float(outcomes.margins_nats[i]),
+        logliks_nats=scores if scores is not None and len(scores) == n_options else None,
+    )
 
 
 def _order(flip: Flip) -> tuple[bool, float, str]:
-    return (not flip.lost, -abs(flip.margin_candidate_nats - flip.margin_reference_nats), flip.item.id)
+    return (not flip.lost, -abs(flip.candidate.margin_nats - flip.reference.margin_nats), flip.item.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -9,16 +10,20 @@ from harness.core.records import CellFailure, CellRun, Outcomes
 from harness.core.serial import as_mapping
 from harness.report.bundle import Reference, RunBundle, cell_of
 from harness.report.dense import accuracy_of, compare_dense
-from harness.report.pairs import Flip, comparable, compared_flips, count_groups
+from harness.report.listing import comparisons, listed, shares
+from harness.report.pairs import Answer, Flip, comparable, count_groups, option_of
+from harness.report.scores import pick_options
 from harness.report.status import cell_status, overall_status
 
 
 def raw_report(bundle: RunBundle) -> dict[str, Any]:
     """A run as plain data: fractions for accuracies and losses, nats for margins, bytes, seconds."""
     flipped: dict[str, dict[str, dict[str, Any]]] = {}
-    for run, reference, found in compared_flips(bundle):
+    compared = comparisons(bundle)
+    for (run, reference, found), share in zip(compared, shares(compared, MOST_SCORED), strict=True):
         place = flipped.setdefault(run.cell, {}).setdefault(run.info.name, {})
-        place[reference.replace(" ", "_")] = [_flip(flip) for flip in found]
+        scored = {flip.item.id for flip in listed(found, share)}
+        place[reference.replace(" ", "_")] = [_flip(flip, with_options=flip.item.id in scored) for flip in found]
     return {
         "profile": bundle.profile,
         "policy": bundle.policy,
@@ -86,8 +91,15 @@ def _reference(reference: Reference) -> dict[str, Any]:
     }
 
 
-def _flip(flip: Flip) -> dict[str, Any]:
-    item = flip.item
+MOST_SCORED = 20_000
+"""Flips whose options are listed, all comparisons together; of others ``options`` is null, and the records have them."""
+
+MOST_OPTIONS = 100
+"""Options listed of one flip: where a task ranks a whole vocabulary, the right ones, both answers, and the best."""
+
+
+def _flip(flip: Flip, with_options: bool) -> dict[str, Any]:
+    item, was, now = flip.item, flip.reference, flip.candidate
     return {
         "item": item.id,
         "digest": item.digest,
@@ -95,13 +107,32 @@ def _flip(flip: Flip) -> dict[str, Any]:
         "prompt": item.prompt,
         "gold": [item.options[g] for g in item.gold],
         "lost": flip.lost,
-        "answer_reference": flip.answer_reference,
-        "answer_candidate": flip.answer_candidate,
-        "margin_reference_nats": flip.margin_reference_nats,
-        "margin_candidate_nats": flip.margin_candidate_nats,
+        "answer_reference": option_of(item, was),
+        "answer_candidate": option_of(item, now),
+        "text_reference": was.text,
+        "text_candidate": now.text,
+        "margin_reference_nats": was.margin_nats,
+        "margin_candidate_nats": now.margin_nats,
+        "rank_reference": was.rank,
+        "rank_candidate": now.rank,
         "near_tie": flip.near_tie,
-        "options": [
-            {"text": text, "reference_nats": was, "candidate_nats": now}
-            for text, (was, now) in zip(item.options, flip.logliks_nats or ((None, None),) * len(item.options), strict=True)
-        ],
+        "n_options": len(item.options),
+        "options": _options(flip) if with_options else None,
     }
+
+
+def _options(flip: Flip) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": flip.item.options[i],
+            "reference_nats": _score(flip.reference, i),
+            "candidate_nats": _score(flip.candidate, i),
+        }
+        for i in sorted(pick_options(flip, MOST_OPTIONS))
+    ]
+
+
+def _score(answer: Answer, i: int) -> float | None:
+    """An option's score; None where it was not kept, or is no number that JSON can hold."""
+    score = None if answer.logliks_nats is None else answer.logliks_nats[i]
+    return score if score is not None and math.isfinite(score) else None

@@ -1,4 +1,4 @@
-"""The page from its view; the only importer of Jinja2.
+"""Pages from their views; the only importer of Jinja2.
 
 Autoescape is on for every template and an undefined name is an error. A content security policy with the digests of the
 page's own style and script lets nothing else run or load, should foreign text ever get past the escaping.
@@ -8,38 +8,55 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined  # noqa: TID251 -- this is the one place
 from markupsafe import Markup
 
 from harness.report.view import PageView
 
+if TYPE_CHECKING:
+    from harness.report.index import IndexView
+
 _HOME = "harness.report"
+_STYLES = ("page.css", "tables.css", "drawings.css", "narrow.css")
+_SCRIPTS = ("page.js", "tables.js")
 
 
 def render(page: PageView) -> bytes:
-    """The page as one self-contained HTML file in UTF-8."""
-    packages = dict.fromkeys([_HOME, *(section.package for section in page.sections)])
+    """A run's page as one self-contained HTML file in UTF-8."""
+    return _render("page.html", (section.package for section in page.sections), page=page)
+
+
+def render_index(index: IndexView) -> bytes:
+    """The index of runs as one self-contained HTML file in UTF-8."""
+    return _render("index.html", (), index=index)
+
+
+def _render(template: str, packages: Iterable[str], **views: Any) -> bytes:
+    homes = dict.fromkeys([_HOME, *packages])
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package) for package in packages]),
+        loader=ChoiceLoader([PackageLoader(package) for package in homes]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    style, script = _own("page.css"), _own("page.js")
-    html = environment.get_template("page.html").render(
-        page=page, style=style, script=script, style_hash=_hash(style), script_hash=_hash(script)
+    style, script = _own(_STYLES), _own(_SCRIPTS)
+    html = environment.get_template(template).render(
+        **views, style=style, script=script, style_hash=_hash(style), script_hash=_hash(script)
     )
     return html.encode("utf-8")
 
 
-def _own(name: str) -> Markup:
-    """A file of our own that goes into the page as it is."""
-    path = files(_HOME) / "templates" / name
-    return Markup(path.read_text(encoding="utf-8"))  # noqa: S704 -- shipped with the project, holds nothing foreign
+def _own(names: Iterable[str]) -> Markup:
+    """Files of our own that go into the page as they are."""
+    home = files(_HOME) / "templates"
+    text = "".join((home / name).read_text(encoding="utf-8") for name in names)
+    return Markup(text)  # noqa: S704 -- shipped with the project, holds nothing foreign
 
 
 def _hash(text: str) -> str:

@@ -9,11 +9,14 @@ from harness.core.verdicts import POOLED, Estimate
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle
 from harness.report.markdown import escape, table
-from harness.report.pairs import Flip, compared_flips
+from harness.report.pairs import Answer, Flip, compared_flips, option_of
 from harness.report.sections.banner import Finding, view_banner
 
 N_FLIPS = 5
 """Lost items shown for each case that lost some; the page has the rest."""
+
+N_TABLES = 12
+"""Cases whose lost items are shown; a CI system takes no summary of any length."""
 
 NONE = "–"
 
@@ -113,13 +116,20 @@ def _lost(bundle: RunBundle) -> list[str]:
             continue
         title = f"Lost by {escape(f'{run.cell}-{run.info.name}')} ({len(lost)}, first {min(N_FLIPS, len(lost))})"
         header = ["Asked", "Right", "Baseline said", "Candidate said"]
-        parts += [f"### {title}", table(header, [_flip(flip) for flip in lost[:N_FLIPS]], [False] * 4)]
+        parts.append(f"### {title}\n\n{table(header, [_flip(flip) for flip in lost[:N_FLIPS]], [False] * 4)}")
+    if len(parts) > N_TABLES:
+        more = f"{fmt.plural(len(parts) - N_TABLES, 'more case')} lost items: see `index.html`."
+        return [*parts[:N_TABLES], more]
     return parts
 
 
 def _flip(flip: Flip) -> list[str]:
     gold = "; ".join(flip.item.options[g] for g in flip.item.gold)
-    return [
-        escape(text or "none of the options", 120)
-        for text in (flip.item.prompt, gold, flip.answer_reference, flip.answer_candidate)
-    ]
+    said = [_said(flip, answer) for answer in (flip.reference, flip.candidate)]
+    return [escape(text, 120) for text in (flip.item.prompt, gold, *said)]
+
+
+def _said(flip: Flip, answer: Answer) -> str:
+    if answer.text is not None:
+        return answer.text.strip() or "(empty)"
+    return option_of(flip.item, answer) or "none of the options"

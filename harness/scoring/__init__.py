@@ -14,10 +14,23 @@ from typing import ClassVar, Literal, Protocol
 from harness.core.errors import ConfigError
 from harness.core.shelf import Shelf
 
-SCORERS = Shelf("scorers", {"decoder": "harness.scoring.decoder:DecoderScorer"})
+SCORERS = Shelf(
+    "scorers",
+    {
+        "decoder": "harness.scoring.decoder:DecoderScorer",
+        "encoder": "harness.scoring.encoder:EncoderScorer",
+        "seq2seq": "harness.scoring.seq2seq:Seq2SeqScorer",
+    },
+)
 """The scorer of each model family, made from a LoadedModel; ``progress=`` hears of every finished group."""
 
-GENERATORS = Shelf("generators", {})
+GENERATORS = Shelf(
+    "generators",
+    {
+        "decoder": "harness.scoring.generate:GreedyGenerator",
+        "seq2seq": "harness.scoring.generate:GreedyGenerator",
+    },
+)
 """The generator of each model family that can generate, made the same way."""
 
 NEAR_TIE_NATS = 1e-4

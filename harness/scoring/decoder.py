@@ -11,9 +11,10 @@ import numpy as np
 from harness.core.errors import ConfigError, ScoreError
 from harness.models.loaded import LoadedModel
 from harness.scoring import Progress, Reading, Request, Score
-from harness.scoring.encode import Encoded, encode_groups, window_tokens
+from harness.scoring.encode import Encoded, window_tokens
 from harness.scoring.plain import BUDGET_TOKENS, score_plain
 from harness.scoring.readout import TokenReading
+from harness.scoring.rolling import encode_pieces
 from harness.scoring.tree import TreeEngine, deepest_path
 from harness.scoring.trie import Trie, make_tries
 
@@ -45,6 +46,7 @@ class DecoderScorer:
         "continuation": "loglikelihood/1",
         "sentence": "loglikelihood/1",
         "blank": "loglikelihood/1",
+        "rolling": "rolling/1",
     }
 
     def __init__(
@@ -73,7 +75,8 @@ class DecoderScorer:
 
     def score(self, groups: Sequence[Sequence[Request]]) -> list[list[Score]]:
         """The scores of each group's requests, in order. Raises ScoreError for a score that is not finite."""
-        encoded = encode_groups(groups, self._model, self._window)
+        pieces = encode_pieces(groups, self._model, self._window)
+        encoded = [[piece for request in group for piece in request] for group in pieces]
         tries, plain = self._plan(encoded)
         done = _Counting(self._progress, len(groups), Counter([trie.group for trie in tries] + [group for group, _ in plain]))
         readings: dict[tuple[int, int], TokenReading] = {}
@@ -84,8 +87,13 @@ class DecoderScorer:
         budget, told = self._plain_tokens, _groups_of(plain, done)
         readings.update(zip(plain, score_plain(self._model, requests, budget_tokens=budget, done=told), strict=True))
         self.tokens_fed += sum(trie.n_nodes for trie in tries) + sum(len(request.tokens) - 1 for request in requests)
+        in_order = [iter([readings[g, r] for r in range(len(row))]) for g, row in enumerate(encoded)]
         return [
-            [_score(readings[g, r], request, self._model) for r, request in enumerate(group)] for g, group in enumerate(groups)
+            [
+                _score([next(in_order[g]) for _ in fed], request, self._model)
+                for request, fed in zip(group, pieces[g], strict=True)
+            ]
+            for g, group in enumerate(groups)
         ]
 
     def _plan(self, encoded: Sequence[Sequence[Encoded]]) -> tuple[list[Trie], list[tuple[int, int]]]:
@@ -101,14 +109,14 @@ class DecoderScorer:
         return tries, plain
 
 
-def _score(reading: TokenReading, request: Request, model: LoadedModel) -> Score:
-    loglik = float(reading.logprobs_nats.sum())
+def _score(readings: Sequence[TokenReading], request: Request, model: LoadedModel) -> Score:
+    loglik = sum(float(reading.logprobs_nats.sum()) for reading in readings)
     if not np.isfinite(loglik):
         raise ScoreError(
             f"the log-likelihood of {request.continuation[:60]!r} after {request.context[-60:]!r} is {loglik}: the weights of "
             f"{type(model.module).__name__} or its dtype ({model.dtype}) are broken; check the compression, or use float32."
         )
-    return Score(loglik, bool(reading.is_top.all()), len(reading.is_top))
+    return Score(loglik, all(bool(r.is_top.all()) for r in readings), sum(len(r.is_top) for r in readings))
 
 
 # ------------------------------------------------------------------------------------------------ does the tree path hold?

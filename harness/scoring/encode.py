@@ -41,7 +41,7 @@ def window_tokens(config: Any, tokenizer: Any) -> int:
 
 def encode_groups(groups: Sequence[Sequence[Request]], model: LoadedModel, window: int) -> list[list[Encoded]]:
     """Every request as tokens. Raises ScoreError for a continuation without tokens or longer than the window."""
-    split = [[_move_spaces(_as_continuation(request)) for request in group] for group in groups]
+    split = [[move_spaces(_as_continuation(request)) for request in group] for group in groups]
     flat = [pair for group in split for pair in group]
     ids = _encode_all(flat, model)
     return [[_encode(pair, ids, model.prefix_token_id, window) for pair in group] for group in split]
@@ -60,10 +60,10 @@ def _as_continuation(request: Request) -> Request:
     return Request(request.context, request.continuation)
 
 
-def _move_spaces(request: Request) -> tuple[str, str]:
+def move_spaces(request: Request) -> tuple[str, str]:
     """Context and continuation with the context's trailing whitespace moved over.
 
-    >>> _move_spaces(Request("Q: ", "yes"))
+    >>> move_spaces(Request("Q: ", "yes"))
     ('Q:', ' yes')
     """
     context, continuation = request.context, request.continuation

@@ -5,14 +5,14 @@ Counts may be numbers or arrays of one shape (an exact enumeration passes whole 
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Real
 from scipy.optimize import brentq
 from scipy.special import betainc, ndtri
 
-Counts: TypeAlias = int | float | Real[np.ndarray, " ..."]
+Counts: TypeAlias = int | float | np.integer[Any] | Real[np.ndarray, " ..."]
 """How many items, of one comparison or of many at once."""
 
 _ALMOST_ONE = 1 - 1e-12
@@ -39,6 +39,21 @@ def tango_z(
         return np.asarray(-tango_z(n_gained, n_lost, n_items, -margin, sigma))
     _check(n_items, margin, sigma)
     lost, gained = np.asarray(n_lost, dtype=np.float64), np.asarray(n_gained, dtype=np.float64)
+    variance = tango_variance(lost, gained, n_items, margin)
+    return _standardize(lost - gained - n_items * margin, n_items * variance + (n_items * sigma) ** 2)
+
+
+def tango_variance(n_lost: Counts, n_gained: Counts, n_items: int | float, margin: float) -> Float[np.ndarray, " ..."]:
+    """One item's variance under H0: loss = ``margin``, in [0, 1]: 2q + m(1-m), q the most likely rate of gained items.
+
+    Divided by the items it is the variance of the loss. ``margin`` is in [-1, 1].
+
+    >>> round(float(tango_variance(12, 2, 1000, 0.0)), 4), round(float(tango_variance(0, 0, 1000, 0.01)), 4)
+    (0.014, 0.0099)
+    """
+    if margin < 0:
+        return tango_variance(n_gained, n_lost, n_items, -margin)
+    lost, gained = np.asarray(n_lost, dtype=np.float64), np.asarray(n_gained, dtype=np.float64)
     a = 2.0 * n_items
     b = (2 * n_items - lost + gained) * margin - lost - gained
     spread = margin * (1 - margin)
@@ -46,7 +61,17 @@ def tango_z(
     # Two forms of one root of a q^2 + b q - gained * spread: each avoids subtracting nearly equal numbers.
     with np.errstate(invalid="ignore", divide="ignore"):
         q = np.where(b > 0, 2 * gained * spread / (b + root), (root - b) / (2 * a))
-    return _standardize(lost - gained - n_items * margin, n_items * (2 * q + spread) + (n_items * sigma) ** 2)
+    return np.asarray(2 * q + spread)
+
+
+def wald_variance(n_lost: Counts, n_gained: Counts, n_items: int | float) -> Float[np.ndarray, " ..."]:
+    """One item's variance as observed, in [0, 1]: the share of flips less the square of the loss.
+
+    >>> round(float(wald_variance(12, 2, 1000)), 4), float(wald_variance(0, 0, 1000))
+    (0.0139, 0.0)
+    """
+    lost, gained = np.asarray(n_lost, dtype=np.float64), np.asarray(n_gained, dtype=np.float64)
+    return np.asarray(np.maximum((lost + gained - (lost - gained) ** 2 / n_items) / n_items, 0.0))
 
 
 def wald_z(
@@ -63,8 +88,8 @@ def wald_z(
     """
     _check(n_items, margin, sigma)
     lost, gained = np.asarray(n_lost, dtype=np.float64), np.asarray(n_gained, dtype=np.float64)
-    net = lost - gained
-    return _standardize(net - n_items * margin, lost + gained - net * net / n_items + (n_items * sigma) ** 2)
+    variance = n_items * wald_variance(lost, gained, n_items) + (n_items * sigma) ** 2
+    return _standardize(lost - gained - n_items * margin, variance)
 
 
 def tango_interval(

@@ -7,22 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from harness.compression import COMPRESSION, recipe_digest
 from harness.compression.calibration import CalibrationText
 from harness.core.digest import digest_sequence
+from harness.core.errors import ConfigError
 from harness.core.records import CompressionRecord
 from harness.core.shelf import Shelf
 from harness.knowledge import KNOWLEDGE
 from harness.models import MODELS
 from harness.models.digest import digest_weights
 from harness.models.loaded import LoadedModel
-from harness.models.tiny import make_tiny, tiny_tokenizer
+from harness.models.tiny import TINY_OF_FAMILY, make_tiny, tiny_family
+from harness.models.tiny_tokenizers import bert_tokenizer, t5_tokenizer, tiny_tokenizer
 from harness.recovery import RECOVERY
 from harness.report.sections import SECTIONS
-from harness.scoring import SCORERS, Request
+from harness.scoring import GENERATORS, SCORERS, Prompt, Reading, Request
 
-SHELVES: dict[str, Shelf] = {s.name: s for s in (MODELS, COMPRESSION, RECOVERY, KNOWLEDGE, SCORERS, SECTIONS)}
+SHELVES: dict[str, Shelf] = {s.name: s for s in (MODELS, COMPRESSION, RECOVERY, KNOWLEDGE, SCORERS, GENERATORS, SECTIONS)}
 ENTRIES = [(shelf, name) for shelf, table in SHELVES.items() for name in table]
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -31,6 +34,23 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gptq": {"bits": 4, "group_size": 16, "n_samples": 4, "sample_tokens": 32},
 }
 """The smallest recipe of each compression method for a tiny model; a new method needs a line here."""
+
+NOT_FOR = {"gptq": {"seq2seq"}}
+"""The families that a compression method refuses."""
+
+ARCHITECTURES = ("llama", "opt", "bert", "roberta", "distilbert", "albert", "t5")
+"""The class of every model in the registry, by transformers' ``model_type`` (Vicuna and WizardLM are of LLaMA's, Flan-T5 and
+LaMini-Flan-T5 of T5's); a new family needs one here, and in ``models.tiny``."""
+
+ASKED: dict[Reading, tuple[Request, Request]] = {
+    "continuation": (Request("the", " sea"), Request("", "a b")),
+    "sentence": (Request("the", " sea", ".", "sentence"), Request("the", " a b", ".", "sentence")),
+    "blank": (Request("the", " sea", ".", "blank"), Request("the", " a b", ".", "blank")),
+    "rolling": (Request("", "the sea", "", "rolling"), Request("", "a b", "", "rolling")),
+}
+
+TASKS: dict[str, dict[str, Any]] = {"lm_eval": {"task": "facts_choice", "metric": "acc"}}
+"""What a task of each suite must be told; a new suite that needs nothing has no line here."""
 
 WORDS = [
     "the",
@@ -59,13 +79,17 @@ TEXT = CalibrationText("made up", tuple(" ".join(WORDS[(i * k) % len(WORDS)] for
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny(tmp_path_factory.mktemp("tiny"))
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: make_tiny(tmp_path_factory.mktemp(name), name) for name in ARCHITECTURES}
 
 
 @pytest.fixture
-def model(folder: Path) -> LoadedModel:
-    loaded: LoadedModel = MODELS.load("decoder")().load(folder, device="cpu", dtype="float32")
+def model(folders: dict[str, Path]) -> LoadedModel:
+    return load(folders, "llama")
+
+
+def load(folders: dict[str, Path], architecture: str) -> LoadedModel:
+    loaded: LoadedModel = MODELS.load(tiny_family(architecture))().load(folders[architecture], device="cpu", dtype="float32")
     return loaded
 
 
@@ -78,18 +102,42 @@ def test_an_entry_imports_and_says_what_it_is(shelf: str, name: str) -> None:
     assert inspect.getdoc(module)
 
 
+@pytest.mark.parametrize("family", MODELS)
+def test_every_family_has_an_architecture_in_the_registry_and_a_scorer(family: str) -> None:
+    assert {tiny_family(name) for name in ARCHITECTURES} == set(MODELS) == set(TINY_OF_FAMILY) == set(SCORERS)
+    assert MODELS.load(family)().name == family
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_family_knows_its_linear_layers_and_its_weights_digest(architecture: str, folders: dict[str, Path]) -> None:
+    loaded = load(folders, architecture)
+    layers = MODELS.load(loaded.family)().linear_layers(loaded)
+    in_order = [name for name, _ in loaded.module.named_modules() if name in layers]
+    assert list(layers) == in_order
+    assert all(type(layer) is nn.Linear for layer in layers.values())
+    assert loaded.module.get_output_embeddings() not in layers.values()
+    assert digest_weights(loaded.module) == loaded.weights_digest
+    assert 0 <= loaded.document_start_id < loaded.module.get_input_embeddings().num_embeddings
+    assert MODELS.load(loaded.family)().load_tokenizer(loaded.folder).get_vocab() == loaded.tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", COMPRESSION)
-def test_a_compression_method_keeps_its_contract(name: str, folder: Path) -> None:
+def test_a_compression_method_keeps_its_contract(name: str, architecture: str, folders: dict[str, Path]) -> None:
     def once() -> tuple[str, CompressionRecord]:
-        family = MODELS.load("decoder")()
-        loaded = family.load(folder, device="cpu", dtype="float32")
+        loaded = load(folders, architecture)
         keys = list(loaded.module.state_dict())
         method = COMPRESSION.load(name)(**RECIPES[name])
-        made = method.compress(loaded, family.linear_layers(loaded), TEXT if method.needs_text else None)
+        made = method.compress(loaded, MODELS.load(loaded.family)().linear_layers(loaded), TEXT if method.needs_text else None)
         assert list(loaded.module.state_dict()) == keys
         assert made.recipe_digest == recipe_digest(method, TEXT if method.needs_text else None)
+        assert all(parameter.isfinite().all() for parameter in loaded.module.parameters())
         return digest_weights(loaded.module), made
 
+    if tiny_family(architecture) in NOT_FOR.get(name, ()):
+        with pytest.raises(ConfigError, match=f"{name}: .* family {tiny_family(architecture)!r} .* take "):
+            once()
+        return
     (first, made), (second, _) = once(), once()
     assert first == second
     assert made.method == name == COMPRESSION.load(name).name
@@ -106,27 +154,45 @@ def test_a_recovery_method_gives_back_something_to_score(name: str, model: Loade
     assert isinstance(method.recover(model, None), LoadedModel)
 
 
-@pytest.mark.parametrize("family", SCORERS)
-def test_a_scorer_scores_every_request_in_order(family: str, model: LoadedModel) -> None:
-    scorer = SCORERS.load(family)(model)
-    groups = [[Request("", "a b"), Request("a", " b c")], [Request("the", " sea")]]
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_scorer_scores_every_request_in_order(architecture: str, folders: dict[str, Path]) -> None:
+    loaded = load(folders, architecture)
+    scorer = SCORERS.load(loaded.family)(loaded)
+    groups = [[request for reading in scorer.identities for request in ASKED[reading]], [], [ASKED["sentence"][1]]]
     scores = scorer.score(groups)
-    assert [len(row) for row in scores] == [2, 1]
+    assert [len(row) for row in scores] == [2 * len(scorer.identities), 0, 1]
     assert all(score.loglik_nats < 0 and score.n_tokens > 0 for row in scores for score in row)
     assert scorer.score(groups) == scores
+    assert scores[2][0].loglik_nats == pytest.approx(scores[0][groups[0].index(groups[2][0])].loglik_nats, abs=1e-4)
     assert all("/" in identity for identity in scorer.identities.values())
+    for reading in set(ASKED) - set(scorer.identities):
+        if loaded.family != "decoder":
+            with pytest.raises(ConfigError, match="can't score the reading"):
+                scorer.score([ASKED[reading]])
 
 
+@pytest.mark.parametrize("family", GENERATORS)
+def test_a_generator_writes_a_text_for_every_prompt_in_order(family: str, folders: dict[str, Path]) -> None:
+    architecture = next(iter(TINY_OF_FAMILY[family]))
+    generator = GENERATORS.load(family)(load(folders, architecture))
+    texts = generator.generate([[Prompt("the sea", (), 3), Prompt("a", (".",), 3)], []])
+    assert [len(row) for row in texts] == [2, 0]
+    assert all(1 <= made.n_tokens <= 3 for made in texts[0])
+    assert "/" in generator.identity
+
+
+@pytest.mark.parametrize("make_tokenizer", [tiny_tokenizer, bert_tokenizer, t5_tokenizer])
 @pytest.mark.parametrize("name", KNOWLEDGE)
-def test_a_task_builds_the_same_items_twice_and_asks_once_an_option(name: str) -> None:
-    tokenizer = tiny_tokenizer()
-    task = KNOWLEDGE.load(name)(limit=12)
+def test_a_task_builds_the_same_items_twice_and_asks_once_an_option(name: str, make_tokenizer: Any) -> None:
+    tokenizer = make_tokenizer()
+    fields = {"limit": 12, **TASKS.get(name, {})}
+    task = KNOWLEDGE.load(name)(**fields)
     info, items = task.build(tokenizer)
-    again, same = KNOWLEDGE.load(name)(limit=12).build(tokenizer)
+    again, same = KNOWLEDGE.load(name)(**fields).build(tokenizer)
     assert (info, items) == (again, same)
     assert info.name == name
     assert info.items_digest == digest_sequence(item.digest for item in items)
-    assert 1 <= info.n_items == len(items) <= 12  # a vocabulary of 320 tokens writes few answers as one token
+    assert 1 <= info.n_items == len(items) <= 12  # a small vocabulary writes few answers as one token
     assert 0 <= info.chance <= 1
     for item in items:
         assert len(task.requests(item)) == len(item.options)

@@ -38,7 +38,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_json_is_reviewable() -> None:
     text = to_json(VERDICT).decode()
     assert text.endswith("\n")
-    assert text.splitlines()[1].startswith('  "cell"')
+    assert text.splitlines()[1].startswith('  "anchor"')
     assert text.index('"cell"') < text.index('"task"')
 
 

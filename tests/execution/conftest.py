@@ -36,7 +36,7 @@ method = "none"
 
 [tasks.facts]
 suite = "facts"
-options = { folder = "facts" }
+folder = "facts"
 
 [[grid]]
 profiles = ["embedded"]

@@ -10,7 +10,6 @@ import pytest
 from harness.core.columns import write_outcomes
 from harness.core.errors import ConfigError, ContaminationError, ModelError, ScoreError
 from harness.core.records import CellRun
-from harness.execution import local
 from harness.execution.local import MeasureOptions, measure_cell
 from harness.execution.matrix import Matrix
 from harness.execution.progress import Progress
@@ -34,7 +33,6 @@ class Feeding:
 
 @pytest.fixture
 def feeding(monkeypatch: pytest.MonkeyPatch) -> Feeding:
-    monkeypatch.setattr(local, "BLOCK_ITEMS", 16)
     return Feeding(monkeypatch)
 
 
@@ -67,7 +65,7 @@ def test_a_second_run_feeds_nothing_and_says_so(measure, feeding: Feeding) -> No
     np.testing.assert_array_equal(first.runs["facts"].outcomes.correct, second.runs["facts"].outcomes.correct)
 
 
-def test_a_killed_run_goes_on_after_its_last_block_and_gives_the_same_bytes(
+def test_a_killed_run_goes_on_after_its_last_round_and_gives_the_same_bytes(
     measure, feeding: Feeding, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     undisturbed = measure(store="other")
@@ -75,7 +73,7 @@ def test_a_killed_run_goes_on_after_its_last_block_and_gives_the_same_bytes(
     put_block = Store.put_block
 
     def interrupted(store: Store, key: str, index: int, outcomes) -> None:
-        if index == 1:
+        if index == 9:  # 20 %: 7 of 40 items are stored, the 8th is fed
             raise KeyboardInterrupt
         put_block(store, key, index, outcomes)
 
@@ -83,9 +81,9 @@ def test_a_killed_run_goes_on_after_its_last_block_and_gives_the_same_bytes(
         patch.setattr(Store, "put_block", interrupted)
         with pytest.raises(KeyboardInterrupt):
             measure()
-    assert feeding.n_groups == 32
+    assert feeding.n_groups == 8
     resumed = measure()
-    assert feeding.n_groups == 32 + 24
+    assert feeding.n_groups == 8 + 33
     assert the_bytes(resumed, tmp_path / "a.parquet") == the_bytes(undisturbed, tmp_path / "b.parquet")
 
 

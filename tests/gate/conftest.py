@@ -39,11 +39,11 @@ class Builder:
         return tuple(Item(f"{name}-{i}", f"r{i % 8}", f"fact {i} is [Y]", ("a", "b", "c", "d"), (i % 4,)) for i in range(n))
 
     def right(self, n: int, n_right: int, lost: int = 0, gained: int = 0) -> np.ndarray:
-        """The first ``n_right`` items right, then ``lost`` of them wrong and ``gained`` of the others right."""
+        """``n_right`` items right, ``lost`` of them then wrong and ``gained`` others right; mixed, as fed items are."""
         correct = np.arange(n) < n_right
         correct[:lost] = False
         correct[n_right : n_right + gained] = True
-        return correct
+        return correct[np.random.default_rng(n).permutation(n)]
 
     def outcomes(self, items: tuple[Item, ...], correct: np.ndarray, logliks: bool = True) -> Outcomes:
         rows = [
@@ -137,9 +137,14 @@ class Builder:
         return make_baseline(run, "for a test", noise)
 
     def noise(
-        self, accuracies: tuple[float, ...] = (0.50, 0.51, 0.52), tasks: tuple[str, ...] = ("facts",)
+        self, accuracies: tuple[float, ...] = (0.50, 0.51, 0.52), tasks: tuple[str, ...] = ("facts",), n_flips: int = 90
     ) -> tuple[NoiseRun, ...]:
-        return tuple(NoiseRun(f"seed {i}", i, 1 + i % 2, dict.fromkeys(tasks, a)) for i, a in enumerate(accuracies))
+        """Re-compressions of these accuracies; the stored run is the middle one."""
+        flips = [0 if i == len(accuracies) // 2 else n_flips for i in range(len(accuracies))]
+        return tuple(
+            NoiseRun(f"seed {i}", i, 1 + i % 2, None, dict.fromkeys(tasks, a), dict.fromkeys(tasks, f))
+            for i, (a, f) in enumerate(zip(accuracies, flips, strict=True))
+        )
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from harness.gate import Policy, feasibility
 from harness.stats.paired import tango_z
+from harness.stats.recompression import Spread
 
 
 def test_a_cell_of_the_shipped_facts_can_pass(policy: Policy) -> None:
@@ -26,7 +29,7 @@ def test_a_small_recompressed_cell_is_told_how_many_items_would_do(policy: Polic
 
 
 def test_a_spread_above_the_cap_can_never_pass(policy: Policy) -> None:
-    found = feasibility(policy, policy.cell, 1000, flip_rate=0.10, sigma=0.04)
+    found = feasibility(policy, policy.cell, 1000, flip_rate=0.10, spread=Spread(0.04, math.inf))
     assert (found.feasible, found.n_needed) == (False, None)
     assert "no number of items" in found.sentence("c")
 

@@ -12,6 +12,7 @@ from scipy import special
 from harness.core.records import CellFailure
 from harness.core.verdicts import CellVerdict, Status, Verdict
 from harness.gate import Family, Policy, exit_code, judge
+from harness.stats.intervals import wilson
 
 ALONE = Family(n_cells=1, n_tasks=1)
 
@@ -293,7 +294,8 @@ def test_a_large_task_enters_the_pool_with_the_same_2000_items_whatever_their_or
     assert first.counts.n_items == 2000
     assert ruled(again, baseline).pooled.evidence == first
     kept = set(sorted(item.digest for item in items)[:2000])
-    lost = sum(items[i].digest in kept for i in range(40))
+    was_right = build.right(3000, 1500)
+    lost = sum(items[i].digest in kept for i in np.flatnonzero(was_right & ~correct))
     assert first.counts.n_lost == lost
 
 
@@ -324,9 +326,10 @@ def test_compressing_again_is_not_a_regression_where_its_spread_explains_the_los
     assert ruled(run, build.baseline(before, wide)).status is Status.INCONCLUSIVE
     assert ruled(run, build.baseline(before, narrow)).status is Status.REGRESSED
     evidence = ruled(run, build.baseline(before, wide)).pooled.evidence
-    assert evidence.sigma_recompression == pytest.approx(0.03)
-    assert evidence.m1 == pytest.approx(0.04)
-    assert "re-compressing alone moves it by 3 pt" in ruled(run, build.baseline(before, wide)).pooled.reason
+    assert evidence.sigma_recompression == pytest.approx(0.03 * (1 + 0.449) ** 0.5, rel=1e-3)  # the stored run varies too
+    measured = wilson(180, 2000, 0.95).high  # 90 of 1,000 items flipped in each of the two runs that were not stored
+    assert evidence.m1 == pytest.approx(4 * (measured / 1000) ** 0.5)
+    assert "re-compressing alone moves it by 3.61 pt" in ruled(run, build.baseline(before, wide)).pooled.reason
 
 
 def test_a_spread_too_wide_for_any_number_of_items_is_said_so(build: Any, ruled: Any) -> None:

@@ -283,7 +283,7 @@ def test_the_spec_digest_changes_with_data_and_protocol_but_not_with_the_limit(f
 def test_the_facts_are_read_without_torch():
     code = (
         "import sys\nfrom harness.knowledge import KNOWLEDGE\n"
-        "for name in KNOWLEDGE: KNOWLEDGE.load(name)(limit=5).spec_digest()\n"
+        "for name in ('facts', 'facts_blank'): KNOWLEDGE.load(name)(limit=5).spec_digest()\n"
         "print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

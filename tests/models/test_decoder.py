@@ -12,7 +12,8 @@ from torch import nn
 
 from harness.core.errors import ConfigError, ModelError
 from harness.models import MODELS
-from harness.models.decoder import PLAIN_ENGLISH, Decoder, check_tokenizer
+from harness.models.decoder import Decoder, check_tokenizer
+from harness.models.folders import PLAIN_ENGLISH
 from harness.models.sources import ResolvedModel
 from harness.models.tiny import make_tiny, tiny_tokenizer
 

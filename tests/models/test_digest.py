@@ -10,14 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.core.errors import ModelError
+from harness.models import MODELS
 from harness.models.decoder import Decoder
 from harness.models.digest import digest_tokenizer, digest_weights, digest_weights_folder
-from harness.models.tiny import make_tiny
+from harness.models.tiny import TINY_ENCODERS, TINY_SEQ2SEQ, make_tiny, tiny_family
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2", "opt", "gemma2"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2", "opt", "gemma2", *TINY_ENCODERS, *TINY_SEQ2SEQ])
 def test_a_module_has_the_digest_of_its_folder(architecture: str, tmp_path: Path) -> None:
-    model = Decoder().load(make_tiny(tmp_path, architecture), device="cpu", dtype="float32")
+    family = MODELS.load(tiny_family(architecture))()
+    model = family.load(make_tiny(tmp_path, architecture), device="cpu", dtype="float32")
     assert digest_weights(model.module) == model.weights_digest == digest_weights_folder(tmp_path)
 
 
@@ -97,3 +99,16 @@ def test_the_tokenizers_digest_follows_vocabulary_and_bos_not_layout(tmp_path: P
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "add_bos_token": True}))
     assert digest_tokenizer(folder) != first
     assert digest_tokenizer(make_tiny(tmp_path / "bos", adds_bos=True)) != first
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key", "value"),
+    [("bert", "mask_token", "[UNK]"), ("bert", "do_lower_case", False), ("t5", "extra_ids", 3)],
+)
+def test_what_rebuilds_a_tokenizer_is_part_of_its_digest(architecture: str, key: str, value: object, tmp_path: Path) -> None:
+    """transformers' classes make the mask, the normalizer and the sentinels from these, whatever tokenizer.json says."""
+    folder = make_tiny(tmp_path, architecture)
+    first = digest_tokenizer(folder)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    assert digest_tokenizer(folder) != first

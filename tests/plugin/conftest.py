@@ -86,7 +86,6 @@ method = "none"
 
 [tasks.facts]
 suite = "facts"
-[tasks.facts.options]
 folder = "{facts}"
 
 [[grid]]

@@ -12,11 +12,11 @@ import pytest
 from harness.report import RunBundle, report
 
 
-def _synthetic() -> ModuleType:
-    """``synthetic.py`` beside this file: the test tree is no package, so it is loaded by path."""
-    name = "report_synthetic"
+def _load(stem: str) -> ModuleType:
+    """A module beside this file: the test tree is no package, so it is loaded by path."""
+    name = f"report_{stem}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("synthetic.py"))
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{stem}.py"))
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -27,7 +27,7 @@ def _synthetic() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def synthetic() -> ModuleType:
-    return _synthetic()
+    return _load("synthetic")
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +39,20 @@ def bundle(synthetic: ModuleType) -> RunBundle:
 @pytest.fixture(scope="session")
 def files(bundle: RunBundle) -> dict[str, bytes]:
     return report(bundle)
+
+
+@pytest.fixture(scope="session")
+def families(synthetic: ModuleType) -> RunBundle:
+    """Three families, generated answers, scores that were not kept, cells decided early, a history."""
+    made: RunBundle = _load("families").make_families_bundle(synthetic)
+    return made
+
+
+@pytest.fixture(scope="session")
+def families_files(families: RunBundle) -> dict[str, bytes]:
+    return report(families)
+
+
+@pytest.fixture(scope="session")
+def large(synthetic: ModuleType) -> ModuleType:
+    return _load("large")

@@ -180,6 +180,7 @@ def make_evidence(counts: PairedCounts, n_before: int, m0: float, m1: float, sig
         proven_margin=min(1.0, high),
         min_detectable_loss=m0 + 0.6 / n**0.5,
         items_needed=None,
+        n_planned=n,
     )
 
 

@@ -15,13 +15,16 @@ from typing import Any
 
 import pytest
 
-from harness.report import report
+from harness.core.serial import write_atomic
+from harness.report import report, write_index
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def normalize(name: str, data: bytes) -> str:
     text = data.decode("utf-8")
+    if name == "sections.html":
+        return "".join(re.findall(r'<section id="(?:sizes|history)".*?</section>\n', text, flags=re.DOTALL))
     if name == "index.html":
         text = re.sub(r"(<(style|script)>).*?(</\2>)", r"\1\3", text, flags=re.DOTALL)
         return re.sub(r"sha256-[A-Za-z0-9+/=]+", "sha256-…", text)
@@ -39,18 +42,27 @@ def _rounded(value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def made(synthetic):
-    return {
+def made(synthetic, families_files, tmp_path_factory):
+    made = {
         "full": report(synthetic.make_bundle(24)),
         "green": report(synthetic.make_green_bundle(24)),
         "empty": report(synthetic.make_empty_bundle()),
+        "families": {"sections.html": families_files["index.html"]},
     }
+    root = tmp_path_factory.mktemp("runs")
+    for run in ("full", "green", "empty"):
+        for name, data in made[run].items():
+            write_atomic(root / run / name, data)
+    write_atomic(root / "broken" / "report.json", b"{")
+    return made | {"runs": {"index.html": write_index(root, root / "index.html").read_bytes()}}
 
 
 FILES = [
     *(("full", name) for name in ("index.html", "report.json", "summary.md", "junit.xml")),
     *(("green", name) for name in ("summary.md", "junit.xml")),
     *(("empty", name) for name in ("index.html", "report.json", "summary.md", "junit.xml")),
+    ("families", "sections.html"),
+    ("runs", "index.html"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Tiny random decoders of every architecture, and the embedded real model."""
+"""Tiny random models of every architecture, and the embedded real model."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.models import MODELS
 from harness.models.decoder import Decoder
 from harness.models.loaded import LoadedModel
 from harness.models.sources import ResolvedModel
-from harness.models.tiny import make_tiny
+from harness.models.tiny import make_tiny, tiny_family
 
 MakeModel = Callable[..., LoadedModel]
 
@@ -23,7 +24,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
         key = f"{architecture} {sorted(changes.items())}"
         if key not in made:
             folder = make_tiny(tmp_path_factory.mktemp(architecture), architecture, **changes)  # type: ignore[arg-type]
-            made[key] = Decoder().load(folder, device="cpu", dtype="float32")
+            made[key] = MODELS.load(tiny_family(architecture))().load(folder, device="cpu", dtype="float32")
         return made[key]
 
     return make

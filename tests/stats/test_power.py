@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from scipy.special import ndtri
 from harness.core.verdicts import PairedCounts
 from harness.stats.paired import tango_z, wald_z
 from harness.stats.power import items_to_fail, items_to_pass, minimal_detectable_loss
+from harness.stats.recompression import Spread, p_loss_above, p_loss_below
 
 
 @pytest.mark.parametrize(("n", "flips", "margin", "level"), [(1000, 0.03, 0.01, 0.02), (13658, 0.10, 0.005, 0.02 / 24)])
@@ -58,6 +61,34 @@ def test_the_items_needed_to_pass_are_exactly_where_the_rule_would_fire(sigma: f
     assert needed is not None
     assert float(tango_z(*scaled(counts, needed), 0.01, sigma)) <= -ndtri(1 - level) + 1e-9
     assert float(tango_z(*scaled(counts, needed - 2), 0.01, sigma)) > -ndtri(1 - level)
+
+
+@pytest.mark.parametrize(("sigma", "df"), [(0.002, 8.0), (0.001, 2.0)])
+def test_doubt_about_the_spread_asks_for_more_items_and_they_are_exactly_enough(sigma: float, df: float) -> None:
+    counts, level, spread = PairedCounts(25, 5, 970), 0.005, Spread(sigma, df)
+    needed = items_to_fail(counts, 0.01, level, sigma, df)
+    known = items_to_fail(counts, 0.01, level, sigma)
+    assert needed is not None
+    assert known is not None
+    assert known < needed
+    for n, fires in ((needed, True), (needed - 2, False)):
+        assert (float(p_loss_above(*scaled(counts, n), 0.01, spread)) <= level + 1e-9) == fires
+    passes = PairedCounts(25, 22, 953)
+    enough = items_to_pass(passes, 0.02, level, sigma, df)
+    assert enough is not None
+    assert float(p_loss_below(*scaled(passes, enough), 0.02, spread)) <= level + 1e-9
+    assert items_to_fail(counts, 0.01, level, 0.01, 2.0) is None
+
+
+def test_the_minimal_detectable_loss_grows_with_doubt_about_the_spread() -> None:
+    def detectable(df: float) -> float:
+        found = minimal_detectable_loss(1000, flip_rate=0.05, margin=0.005, level=0.001, power=0.8, sigma=0.01, df=df)
+        assert found is not None
+        return found
+
+    assert detectable(1e6) == pytest.approx(detectable(math.inf), rel=1e-3)
+    assert detectable(math.inf) < detectable(8.0) < detectable(4.0) / 1.2 < detectable(2.0) / 2
+    assert minimal_detectable_loss(1000, flip_rate=0.05, margin=0.005, level=0.001, power=0.8, sigma=0.1, df=2.0) is None
 
 
 def test_no_number_of_items_decides_on_the_wrong_side_of_the_margin_or_under_a_wide_spread() -> None:

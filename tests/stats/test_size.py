@@ -50,12 +50,20 @@ def test_fail_keeps_its_level_down_to_a_family_of_312(n: int, margin: float) -> 
         assert worst_rate(n, margin, p_fail < level, lost, gained) <= level
 
 
-def test_tango_alone_would_be_several_times_too_liberal_for_fail() -> None:
+def test_tango_alone_would_be_nearly_six_times_too_liberal_for_fail() -> None:
     lost, gained = grid(1000)
-    level = 0.8 * 0.025 / 312
-    tango, wald = tango_z(lost, gained, 1000, 0.03), wald_z(lost, gained, 1000, 0.03)
-    assert worst_rate(1000, 0.03, special.ndtr(-tango) < level, lost, gained) > 3 * level
-    assert worst_rate(1000, 0.03, special.ndtr(-np.minimum(tango, wald)) < level, lost, gained) <= level
+    tango, wald = tango_z(lost, gained, 1000, 0.02), wald_z(lost, gained, 1000, 0.02)
+    for level in (0.01 / 312, 0.8 * 0.025 / 312):
+        assert worst_rate(1000, 0.02, special.ndtr(-tango) < level, lost, gained) == pytest.approx(5.7 * level, rel=0.02)
+        assert worst_rate(1000, 0.02, special.ndtr(-np.minimum(tango, wald)) < level, lost, gained) <= level
+
+
+def test_wald_would_be_24_times_too_liberal_for_pass() -> None:
+    lost, gained = grid(100)
+    level = 0.5 * 0.05
+    by_wald, by_tango = special.ndtr(wald_z(lost, gained, 100, 0.005)), special.ndtr(tango_z(lost, gained, 100, 0.005))
+    assert worst_rate(100, 0.005, by_wald < level, lost, gained) == pytest.approx(24.2 * level, rel=0.01)
+    assert worst_rate(100, 0.005, by_tango < level, lost, gained) <= 1.03 * level
 
 
 @pytest.mark.parametrize("n", [100, 300, 1000])

@@ -15,9 +15,11 @@ SECTIONS = Shelf(
     {
         "banner": "harness.report.sections.banner:view_banner",
         "matrix": "harness.report.sections.matrix:view_matrix",
+        "sizes": "harness.report.sections.sizes:view_sizes",
         "cells": "harness.report.sections.cells:view_cells",
         "flips": "harness.report.sections.flips:view_flips",
         "relations": "harness.report.sections.relations:view_relations",
+        "history": "harness.report.sections.history:view_history",
         "provenance": "harness.report.sections.provenance:view_provenance",
         "not_measured": "harness.report.sections.not_measured:view_not_measured",
     },

@@ -9,7 +9,7 @@ from harness.core.verdicts import POOLED, Evidence, Verdict
 from harness.report import format as fmt
 from harness.report.bundle import Reference, RunBundle, cell_of
 from harness.report.dense import DenseComparison, accuracy_of, compare_dense
-from harness.report.pairs import compared_flips
+from harness.report.listing import flips_anchor, listed_anchors
 from harness.report.plots import WIDTH, Axis, LossPlot, plot_loss
 from harness.report.status import StatusView, cases_of, cell_status, view_status
 from harness.report.view import CELL_ITSELF, NOT_COMPARED, EstimateView, accuracy_view, anchor, loss_view
@@ -25,9 +25,10 @@ class FactView:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRow:
-    """What a cell knows: one case beside its baseline and its dense model."""
+    """What a cell knows: one case beside its baseline and its dense model. ``note`` says what sets it apart, or is ""."""
 
     task: str
+    note: str
     status: StatusView
     n_items: str
     dense: EstimateView
@@ -38,7 +39,8 @@ class OutcomeRow:
     plot: LossPlot | None
     n_lost: str
     n_gained: str
-    flips_href: str
+    lost_href: str
+    gained_href: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class EvidenceRow:
     """How one case was judged; ``reason`` is the gate's sentence, the numbers are None where nothing was compared."""
 
     task: str
+    note: str
     status: StatusView
     fails: bool
     reason: str
@@ -95,12 +98,12 @@ class CellsView:
 def view_cells(bundle: RunBundle) -> CellsView:
     """The cells of a run in detail."""
     axis = Axis.over(case for verdict in bundle.verdicts for case in cases_of(verdict))
-    flipped = frozenset(anchor("flips", run.cell, run.info.name, name) for run, name, found in compared_flips(bundle) if found)
-    cells = tuple(_cell(bundle, entry, axis, flipped) for entry in bundle.cells)
+    listed = listed_anchors(bundle)
+    cells = tuple(_cell(bundle, entry, axis, listed) for entry in bundle.cells)
     return CellsView("In detail", WIDTH, fmt.points(axis.reach, signed=False), cells)
 
 
-def _cell(bundle: RunBundle, entry: CellRun | CellFailure, axis: Axis, flipped: frozenset[str]) -> CellView:
+def _cell(bundle: RunBundle, entry: CellRun | CellFailure, axis: Axis, listed: frozenset[str]) -> CellView:
     cell = cell_of(entry)
     verdict = bundle.verdict_of(cell.id)
     cases = cases_of(verdict) if verdict else ()
@@ -111,7 +114,7 @@ def _cell(bundle: RunBundle, entry: CellRun | CellFailure, axis: Axis, flipped: 
         status=cell_status(verdict),
         facts=_facts(entry, bundle.baselines.get(cell.id)) if isinstance(entry, CellRun) else (),
         failure=fmt.visible(entry.reason) if isinstance(entry, CellFailure) else "",
-        outcomes=tuple(_outcome(entry, case, dense.get(case.task), axis, flipped) for case in cases)
+        outcomes=tuple(_outcome(entry, case, dense.get(case.task), axis, listed) for case in cases)
         if isinstance(entry, CellRun)
         else (),
         evidence=tuple(_evidence(case) for case in cases),
@@ -140,19 +143,21 @@ def case_name(task: str) -> str:
     return "all tasks pooled" if task == POOLED else fmt.visible(task)
 
 
-def _outcome(entry: CellRun, case: Verdict, dense: DenseComparison | None, axis: Axis, flipped: frozenset[str]) -> OutcomeRow:
+def _outcome(entry: CellRun, case: Verdict, dense: DenseComparison | None, axis: Axis, listed: frozenset[str]) -> OutcomeRow:
     evidence = case.evidence
     run = entry.runs.get(case.task)
     measured = accuracy_of(run.outcomes) if run else None
     n_items = evidence.counts.n_items if evidence else len(run.outcomes) if run else None
+    n_planned = evidence.n_planned if evidence else run.info.n_items if run else None
     loss = loss_view(evidence.loss if evidence else None)
     words = f"loss {loss.text}, interval {loss.interval}"
     of_dense = accuracy_view(dense.retention if dense else None)
-    flips_id = anchor("flips", case.cell, case.task, "baseline")
+    anchors = [flips_anchor(case.cell, case.task, "baseline", lost) for lost in (True, False)]
     return OutcomeRow(
         task=case_name(case.task),
         status=view_status(case),
-        n_items="unknown" if n_items is None else fmt.count(n_items),
+        note=anchor_note(case),
+        n_items=_of_planned(n_items, n_planned),
         dense=CELL_ITSELF if entry.record.cell.is_dense else accuracy_view(dense.accuracy_dense if dense else None),
         baseline=accuracy_view(evidence.accuracy_baseline) if evidence else NOT_COMPARED,
         candidate=accuracy_view(evidence.accuracy_candidate if evidence else measured),
@@ -161,13 +166,28 @@ def _outcome(entry: CellRun, case: Verdict, dense: DenseComparison | None, axis:
         plot=plot_loss(evidence, axis, words) if evidence else None,
         n_lost=fmt.count(evidence.counts.n_lost) if evidence else "–",
         n_gained=fmt.count(evidence.counts.n_gained) if evidence else "–",
-        flips_href=flips_id if evidence and flips_id in flipped else "",
+        lost_href=anchors[0] if evidence and anchors[0] in listed else "",
+        gained_href=anchors[1] if evidence and anchors[1] in listed else "",
     )
+
+
+def anchor_note(case: Verdict) -> str:
+    """What a case is compared with where that is not its last accepted baseline."""
+    return "" if case.anchor == "last" else f"against the {case.anchor} baseline"
+
+
+def _of_planned(n_items: int | None, n_planned: int | None) -> str:
+    """How many items were asked, and of how many where that is not all."""
+    if n_items is None:
+        return "unknown"
+    return fmt.count(n_items) if n_planned in (None, n_items) else f"{fmt.count(n_items)} of {fmt.count(n_planned or 0)}"
 
 
 def _evidence(case: Verdict) -> EvidenceRow:
     numbers = _numbers(case.evidence) if case.evidence else None
-    return EvidenceRow(case_name(case.task), view_status(case), case.fails, fmt.visible(case.reason), numbers)
+    return EvidenceRow(
+        case_name(case.task), anchor_note(case), view_status(case), case.fails, fmt.visible(case.reason), numbers
+    )
 
 
 def _numbers(evidence: Evidence) -> EvidenceNumbers:

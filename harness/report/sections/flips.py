@@ -2,145 +2,185 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.core.records import TaskRun
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle
-from harness.report.pairs import Flip, compared_flips
-from harness.report.view import anchor
+from harness.report.listing import MOST_ROWS, Comparison, comparisons, flips_anchor, listed, shares
+from harness.report.pairs import Answer, Flip, option_of
+from harness.report.scores import ScoresView, view_scores
 
-N_INLINE = 50
-"""Flips that the page shows per comparison; report.json has all."""
+MOST_SCORED = 600
+"""Listed flips whose options' scores are drawn."""
 
 LONGEST_PROMPT = 600
 LONGEST_ANSWER = 120
-MOST_OPTIONS = 20
+LONGEST_SAID = 70
+"""Characters of a generated answer in the table; the whole of it opens below."""
+
+MOST_GOLD = 3
 
 
 @dataclass(frozen=True, slots=True)
-class OptionView:
-    """One answer that competed, with its log-likelihood before and now."""
+class SaidView:
+    """What one model answered. ``note`` sets a generated text apart from the option that it was read as."""
 
     text: str
-    marks: str
-    reference: str
-    candidate: str
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
 class FlipView:
-    """One item that changed sides. Its texts are foreign: templates isolate their direction."""
+    """One item that changed sides. Its texts are foreign: templates isolate their direction.
 
-    item: str
-    group: str
-    prompt: str
-    gold: tuple[str, ...]
-    answer_reference: str
-    answer_candidate: str
-    margin_reference: str
-    margin_candidate: str
-    near_tie: bool
-    options: tuple[OptionView, ...]
-    n_options_hidden: int
-
-
-@dataclass(frozen=True, slots=True)
-class FlipSide:
-    """The flips of one direction: lost or gained."""
-
-    name: str
-    summary: str
-    shown: tuple[FlipView, ...]
-    n_hidden: int
-
-
-@dataclass(frozen=True, slots=True)
-class FlipTable:
-    """One task of one cell against one reference."""
+    ``id`` is a link's target where the row is the first of its comparison and direction. ``why_no_scores`` is "" where there
+    are scores or where nothing is missing.
+    """
 
     id: str
     cell: str
     task: str
-    reference: str
-    summary: str
-    sides: tuple[FlipSide, ...]
+    against: str
+    side: str
+    near_tie: bool
+    item: str
+    group: str
+    prompt: str
+    gold: tuple[str, ...]
+    n_gold_hidden: str
+    before: SaidView
+    now: SaidView
+    lead_before: str
+    lead_now: str
+    scores: ScoresView | None
+    why_no_scores: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlipCount:
+    """What flipped in one task of one cell against one reference; a link is "" where nothing is listed."""
+
+    against: str
+    n_lost: str
+    n_gained: str
+    lost_href: str
+    gained_href: str
+
+
+@dataclass(frozen=True, slots=True)
+class CountsRow:
+    """One cell's counts, a tuple for each task, empty where it was compared with nothing."""
+
+    cell: str
+    counts: tuple[tuple[FlipCount, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FlipsView:
-    """All comparisons that have flips; ``silent`` are those that have none."""
+    """The counts of every comparison, then the flips themselves. ``left_out`` says what the table does not list."""
 
     title: str
-    tables: tuple[FlipTable, ...]
-    silent: tuple[str, ...]
+    tasks: tuple[str, ...]
+    counts: tuple[CountsRow, ...]
+    flips: tuple[FlipView, ...]
+    left_out: str
 
 
 def view_flips(bundle: RunBundle) -> FlipsView:
-    """The flips of a run: every cell against its baseline, then against its dense model."""
-    tables, silent = [], []
-    for run, name, found in compared_flips(bundle):
-        if found:
-            tables.append(_table(run, name, found))
-        else:
-            silent.append(f"{run.cell}-{fmt.visible(run.info.name)} against its {name}")
-    return FlipsView("Flips", tuple(tables), tuple(silent))
+    """The flips of a run: every cell against its baseline, then every cell against its dense model."""
+    compared = comparisons(bundle)
+    opening = [(run, name, tuple(filter(_opens, found))) for run, name, found in compared]
+    opened = [listed(found, n) for (_, _, found), n in zip(opening, shares(opening, MOST_SCORED), strict=True)]
+    room = zip(compared, shares(compared, MOST_ROWS), opened, strict=True)
+    rows = tuple(row for one, share, scored in room for row in _rows(one, share, scored))
+    counts = _counts(compared, frozenset(row.id for row in rows))
+    n_all = sum(len(found) for _, _, found in compared)
+    return FlipsView("Flips", tuple(map(fmt.visible, _tasks(compared))), counts, rows, _left_out(rows, n_all))
 
 
-def _table(run: TaskRun, name: str, found: tuple[Flip, ...]) -> FlipTable:
-    lost = [flip for flip in found if flip.lost]
-    gained = [flip for flip in found if not flip.lost]
-    room_lost = N_INLINE - min(len(gained), N_INLINE // 2)
-    n_lost = min(len(lost), room_lost)
-    return FlipTable(
-        id=anchor("flips", run.cell, run.info.name, name),
+def _left_out(rows: Sequence[FlipView], n_all: int) -> str:
+    said = []
+    if len(rows) < n_all:
+        said.append(
+            f"{fmt.count(len(rows))} of {fmt.count(n_all)} flips are listed, of each comparison those whose lead moved most; "
+            "report.json has all."
+        )
+    if n_bare := sum(row.why_no_scores == IN_JSON for row in rows):
+        said.append(f"Of {fmt.count(n_bare)} listed flips the options’ scores and whole answers are only in report.json.")
+    return " ".join(said)
+
+
+IN_JSON = "more in report.json"
+NOT_KEPT = "scores not kept"
+
+
+def _opens(flip: Flip) -> bool:
+    """Whether there is more to a flip than its row: scores of its options, or a generated answer."""
+    return any(answer.logliks_nats is not None or answer.text is not None for answer in (flip.reference, flip.candidate))
+
+
+def _rows(one: Comparison, share: int, scored: Sequence[Flip]) -> Iterator[FlipView]:
+    """The listed flips of one comparison, lost ones first; those in ``scored`` with all that opens under them."""
+    run, name, found = one
+    ids = {flip.item.id for flip in scored}
+    seen: set[bool] = set()
+    for flip in listed(found, share):
+        row_id = "" if flip.lost in seen else flips_anchor(run.cell, run.info.name, name, flip.lost)
+        seen.add(flip.lost)
+        yield _row(run, name, flip, row_id, flip.item.id in ids)
+
+
+def _row(run: TaskRun, name: str, flip: Flip, row_id: str, with_scores: bool) -> FlipView:
+    item = flip.item
+    generated = flip.candidate.text is not None or flip.reference.text is not None
+    n_gold_hidden = len(item.gold) - MOST_GOLD
+    return FlipView(
+        id=row_id,
         cell=run.cell,
         task=fmt.visible(run.info.name),
-        reference=name,
-        summary=f"{fmt.count(len(lost))} lost, {fmt.count(len(gained))} gained of {fmt.plural(len(run.outcomes), 'item')}",
-        sides=tuple(
-            FlipSide(side, what, tuple(_flip(flip) for flip in flips_of[:room]), max(0, len(flips_of) - room))
-            for side, what, flips_of, room in (
-                ("lost", f"right in the {name}, wrong now", lost, room_lost),
-                ("gained", f"wrong in the {name}, right now", gained, N_INLINE - n_lost),
-            )
-            if flips_of
-        ),
-    )
-
-
-def _flip(flip: Flip) -> FlipView:
-    item = flip.item
-    options = _options(flip)
-    return FlipView(
+        against=name,
+        side="lost" if flip.lost else "gained",
+        near_tie=flip.near_tie,
         item=fmt.visible(item.id, LONGEST_ANSWER),
         group=fmt.visible(item.group, LONGEST_ANSWER),
         prompt=fmt.visible(item.prompt, LONGEST_PROMPT),
-        gold=tuple(fmt.visible(item.options[g], LONGEST_ANSWER) for g in item.gold),
-        answer_reference=_answer(flip.answer_reference),
-        answer_candidate=_answer(flip.answer_candidate),
-        margin_reference=fmt.nats(flip.margin_reference_nats),
-        margin_candidate=fmt.nats(flip.margin_candidate_nats),
-        near_tie=flip.near_tie,
-        options=options,
-        n_options_hidden=len(flip.logliks_nats) - len(options),
+        gold=tuple(fmt.visible(item.options[g], LONGEST_ANSWER) for g in item.gold[:MOST_GOLD]),
+        n_gold_hidden=fmt.count(n_gold_hidden) if n_gold_hidden > 0 else "",
+        before=_said(flip, flip.reference),
+        now=_said(flip, flip.candidate),
+        lead_before="–" if generated else fmt.nats(flip.reference.margin_nats),
+        lead_now="–" if generated else fmt.nats(flip.candidate.margin_nats),
+        scores=view_scores(flip, name) if with_scores else None,
+        why_no_scores=NOT_KEPT if not _opens(flip) else "" if with_scores else IN_JSON,
     )
 
 
-def _answer(text: str | None) -> str:
-    return "none of the options" if text is None else fmt.visible(text, LONGEST_ANSWER)
+def _said(flip: Flip, answer: Answer) -> SaidView:
+    option = option_of(flip.item, answer)
+    if answer.text is None:
+        return SaidView("none of the options" if option is None else fmt.visible(option, LONGEST_ANSWER), "")
+    shown = fmt.visible(" ".join(answer.text.split()), LONGEST_SAID) if answer.text.strip() else "(empty)"
+    if option is None:
+        return SaidView(shown, "none of the options")
+    return SaidView(shown, "" if answer.text.strip() == option else f"read as {fmt.visible(option, LONGEST_ANSWER)}")
 
 
-def _options(flip: Flip) -> tuple[OptionView, ...]:
-    item = flip.item
-    scored = [(text, was, now, i) for i, (text, (was, now)) in enumerate(zip(item.options, flip.logliks_nats, strict=False))]
-    scored.sort(key=lambda row: (-(row[2] if row[2] is not None else row[1] or 0.0), row[3]))
-    return tuple(
-        OptionView(
-            text=fmt.visible(text, LONGEST_ANSWER),
-            marks="right" if i in item.gold else "",
-            reference="not kept" if was is None else fmt.nats(was),
-            candidate="not kept" if now is None else fmt.nats(now),
-        )
-        for text, was, now, i in scored[:MOST_OPTIONS]
-    )
+def _tasks(compared: Sequence[Comparison]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(run.info.name for run, _, _ in compared))
+
+
+def _counts(compared: Sequence[Comparison], ids: frozenset[str]) -> tuple[CountsRow, ...]:
+    tasks = _tasks(compared)
+    found: dict[str, dict[str, list[FlipCount]]] = {}
+    for run, name, flips in compared:
+        found.setdefault(run.cell, {}).setdefault(run.info.name, []).append(_count(run, name, flips, ids))
+    return tuple(CountsRow(cell, tuple(tuple(of_task.get(task, ())) for task in tasks)) for cell, of_task in found.items())
+
+
+def _count(run: TaskRun, name: str, flips: tuple[Flip, ...], ids: frozenset[str]) -> FlipCount:
+    n_lost = sum(flip.lost for flip in flips)
+    anchors = [flips_anchor(run.cell, run.info.name, name, lost) for lost in (True, False)]
+    hrefs = [found if found in ids else "" for found in anchors]
+    return FlipCount(name, fmt.count(n_lost), fmt.count(len(flips) - n_lost), hrefs[0], hrefs[1])

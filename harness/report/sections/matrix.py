@@ -9,6 +9,7 @@ from harness.core.verdicts import POOLED, Verdict
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle, cell_of
 from harness.report.dense import compare_dense
+from harness.report.sections.cells import anchor_note
 from harness.report.status import INVALID, LEGEND, NOT_RUN, StatusView, cases_of, cell_status, view_status
 from harness.report.view import CELL_ITSELF, UNKNOWN, EstimateView, accuracy_view, anchor, loss_view
 
@@ -19,7 +20,8 @@ LONGEST_NOTE = 240
 class TileView:
     """One case, or ``span`` cases that all say the same.
 
-    ``loss`` and ``retention`` are None where nothing was compared; ``note`` then says why.
+    ``loss`` and ``retention`` are None where nothing was compared; ``note`` then says why. With them, it says which other
+    baseline than the last one the loss is against.
     """
 
     status: StatusView
@@ -94,7 +96,7 @@ def _retentions(bundle: RunBundle, entry: CellRun | CellFailure) -> dict[str, Es
 def _tile(verdict: Verdict, retention: EstimateView | None) -> TileView:
     if verdict.evidence is None:
         return TileView(view_status(verdict), None, None, fmt.visible(verdict.reason, LONGEST_NOTE))
-    return TileView(view_status(verdict), loss_view(verdict.evidence.loss), retention or UNKNOWN, "")
+    return TileView(view_status(verdict), loss_view(verdict.evidence.loss), retention or UNKNOWN, anchor_note(verdict))
 
 
 def _row_not_run(bundle: RunBundle, cell_id: str, reason: str) -> RowView:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.core.records import CellRun, Outcomes, TaskRun
+from harness.core.records import CellRun, TaskRun
 from harness.core.verdicts import Status
 from harness.report import format as fmt
+from harness.report.budget import share_out
 from harness.report.bundle import RunBundle
-from harness.report.pairs import GroupCounts, comparable, count_groups
+from harness.report.pairs import GroupCounts, comparable, count_groups, groups_of
 from harness.report.plots import decimals
 from harness.report.view import anchor
 
 BAR_WIDTH = 200
+
+MOST_ROWS = 2000
+"""Relations that the page lists, all tables together; report.json has every one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class RelationTable:
     bar_width: int
     columns: tuple[str, ...]
     rows: tuple[RelationRow, ...]
+    n_hidden: str
     open: bool
 
 
@@ -59,44 +64,57 @@ class RelationsView:
     tables: tuple[RelationTable, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """One task of one cell with its counted relations, those that fell most first."""
+
+    run: TaskRun
+    groups: tuple[GroupCounts, ...]
+    columns: tuple[str, ...]
+    worth_a_look: bool
+
+
 def view_relations(bundle: RunBundle) -> RelationsView:
     """The relations of a run."""
-    found = []
-    for entry in bundle.cells:
-        if not isinstance(entry, CellRun):
-            continue
-        baseline = bundle.baselines.get(entry.record.cell.id)
-        dense = None if entry.record.cell.is_dense else bundle.dense.get(entry.record.cell.model)
-        verdict = bundle.verdict_of(entry.record.cell.id)
-        cases = verdict.tasks if verdict else ()
-        for run in entry.runs.values():
-            case = next((case for case in cases if case.task == run.info.name), None)
-            worth = case is not None and case.status in (Status.REGRESSED, Status.INCONCLUSIVE)
-            table = _table(run, comparable(run, baseline), comparable(run, dense), worth)
-            found += [table] if table else []
-    return RelationsView("Relations", tuple(found))
+    found = [
+        _count(bundle, entry, run)
+        for entry in bundle.cells
+        if isinstance(entry, CellRun)
+        for run in entry.runs.values()
+        if len(set(groups_of(run))) > 1
+    ]
+    shares = share_out([len(one.groups) for one in found], MOST_ROWS)
+    return RelationsView("Relations", tuple(_table(one, share) for one, share in zip(found, shares, strict=True)))
 
 
-def _table(run: TaskRun, baseline: Outcomes | None, dense: Outcomes | None, is_open: bool) -> RelationTable | None:
-    groups = count_groups(run, baseline, dense)
-    if len(groups) < 2:
-        return None
-    groups = tuple(sorted(groups, key=_order))
+def _count(bundle: RunBundle, entry: CellRun, run: TaskRun) -> _Counted:
+    cell = entry.record.cell
+    baseline = comparable(run, bundle.baselines.get(cell.id))
+    dense = None if cell.is_dense else comparable(run, bundle.dense.get(cell.model))
+    verdict = bundle.verdict_of(cell.id)
+    case = next((case for case in (verdict.tasks if verdict else ()) if case.task == run.info.name), None)
+    worth = case is not None and case.status in (Status.REGRESSED, Status.INCONCLUSIVE)
+    whose = [who for who, had in (("dense", dense), ("baseline", baseline), ("candidate", run.outcomes)) if had is not None]
+    return _Counted(run, tuple(sorted(count_groups(run, baseline, dense), key=_order)), tuple(whose), worth)
+
+
+def _table(counted: _Counted, share: int) -> RelationTable:
+    run, groups = counted.run, counted.groups
     n_worse = sum(_change(group) < 0 for group in groups)
     n_better = sum(_change(group) > 0 for group in groups)
     summary = f"{len(groups)} relations, {n_worse} with fewer right answers than the baseline, {n_better} with more"
-    if baseline is None:
+    if "baseline" not in counted.columns:
         summary = f"{len(groups)} relations, no baseline with the same items"
-    whose = [who for who, had in (("dense", dense), ("baseline", baseline), ("candidate", run.outcomes)) if had is not None]
     return RelationTable(
         cell=run.cell,
         task=fmt.visible(run.info.name),
         id=anchor("relations", run.cell, run.info.name),
         summary=summary,
         bar_width=BAR_WIDTH,
-        columns=tuple(whose),
-        rows=tuple(_row(group) for group in groups),
-        open=is_open,
+        columns=counted.columns,
+        rows=tuple(_row(group) for group in groups[:share]),
+        n_hidden=fmt.count(len(groups) - share) if share < len(groups) else "",
+        open=counted.worth_a_look,
     )
 
 

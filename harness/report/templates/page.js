@@ -1,8 +1,8 @@
 "use strict";
 (function () {
-  var root = document.documentElement;
-  var themes = ["system", "light", "dark"];
-  var button = document.getElementById("theme");
+  const root = document.documentElement;
+  const themes = ["system", "light", "dark"];
+  const button = document.getElementById("theme");
 
   function stored() {
     try { return localStorage.getItem("retention-theme"); } catch (error) { return null; }
@@ -13,38 +13,35 @@
     document.getElementById("theme-name").textContent = theme;
   }
 
-  var theme = themes.indexOf(stored()) < 0 ? "system" : stored();
+  let theme = themes.includes(stored()) ? stored() : "system";
   show(theme);
   button.hidden = false;
-  button.addEventListener("click", function () {
+  button.addEventListener("click", () => {
     theme = themes[(themes.indexOf(theme) + 1) % themes.length];
     show(theme);
     try { localStorage.setItem("retention-theme", theme); } catch (error) { /* a page without storage forgets the choice */ }
   });
 
-  function each(selector, act) { Array.prototype.forEach.call(document.querySelectorAll(selector), act); }
-
-  each(".tools", function (tools) { tools.hidden = false; });
-  each("[data-details]", function (tool) {
-    tool.addEventListener("click", function () {
-      var section = tool.closest("section");
-      Array.prototype.forEach.call(section.querySelectorAll("details.flips"), function (part) {
-        part.open = tool.getAttribute("data-details") === "open";
+  document.querySelectorAll(".tools").forEach((tools) => { tools.hidden = false; });
+  document.querySelectorAll("[data-details]").forEach((tool) => {
+    tool.addEventListener("click", () => {
+      tool.closest("section").querySelectorAll(":scope > details").forEach((part) => {
+        part.open = tool.dataset.details === "open";
       });
     });
   });
 
   function openTarget() {
-    var target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = document.getElementById(location.hash.slice(1));
     if (target && target.tagName === "DETAILS") { target.open = true; }
   }
   window.addEventListener("hashchange", openTarget);
   openTarget();
 
-  var closed = [];
-  window.addEventListener("beforeprint", function () {
-    closed = [];
-    each("details:not([open])", function (part) { closed.push(part); part.open = true; });
+  let closed = [];
+  window.addEventListener("beforeprint", () => {
+    closed = Array.from(document.querySelectorAll("section > details:not([open])"));
+    closed.forEach((part) => { part.open = true; });
   });
-  window.addEventListener("afterprint", function () { closed.forEach(function (part) { part.open = false; }); });
+  window.addEventListener("afterprint", () => { closed.forEach((part) => { part.open = false; }); });
 })();

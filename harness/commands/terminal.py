@@ -1,0 +1,60 @@
+"""What the commands share: what the command line lends them, the matrix, policy and cells that they were asked about."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.execution.matrix import CellPlan, Matrix, read_matrix
+
+if TYPE_CHECKING:
+    from harness.baseline import Informative
+    from harness.execution.local import MeasureOptions
+    from harness.execution.progress import Progress
+    from harness.gate import Policy
+
+Subparsers = Any
+"""argparse's own type for a place where commands are added is private."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """What ``cli`` lends: how a command is added, the options of measuring and what they ask for, lines out, progress."""
+
+    add: Callable[[Subparsers, str, Callable[[argparse.Namespace], int] | None, str], argparse.ArgumentParser]
+    add_measuring: Callable[[argparse.ArgumentParser], None]
+    measure_options: Callable[[argparse.Namespace], MeasureOptions]
+    say: Callable[[str], None]
+    progress: Callable[[], Progress]
+
+    def say_all(self, lines: Iterable[str]) -> None:
+        """Several lines."""
+        for line in lines:
+            self.say(line)
+
+
+def matrix_of(args: argparse.Namespace) -> Matrix:
+    """The matrix of the profile that was asked for."""
+    return read_matrix(args.matrix.resolve(), args.profile)
+
+
+def plans_of(matrix: Matrix, cells: Iterable[str]) -> list[CellPlan]:
+    """The plans of the named cells, each once; of all cells where none is named."""
+    return [matrix.plan(cell) for cell in dict.fromkeys(cells)] or list(matrix.cells.values())
+
+
+def policy_of(matrix: Matrix) -> Policy:
+    """The policy beside the matrix."""
+    from harness.gate import read_policy
+    from harness.review import POLICY
+
+    return read_policy(matrix.path.parent / POLICY)
+
+
+def informative_of(policy: Policy) -> Informative:
+    """When a task can show a loss, by this policy."""
+    from harness.baseline import Informative
+
+    return Informative(policy.informative_margin, policy.interval_level)

@@ -1,0 +1,196 @@
+"""Everything that one cell is judged with against one anchor: its levels, margins and noise, unit by unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.baseline import Baseline, NoiseRun
+from harness.core.records import Cell, CellRun
+from harness.core.verdicts import POOLED, Anchor, CellVerdict, Estimate, Evidence, Status, Verdict
+from harness.gate.comparison import Comparison, Incomparable
+from harness.gate.decision import Unit, decide, weigh
+from harness.gate.policy import Family, Mode, Policy
+from harness.gate.reasons import explain, explain_cut_off, explain_identical, explain_stopped, explain_uninformative
+from harness.gate.trail import Trail
+from harness.stats.intervals import wilson
+from harness.stats.recompression import NO_SPREAD, Spread, spread_of_loss
+from harness.stats.sequential import round_ends
+
+Compared = Mapping[str, Comparison | Incomparable]
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Whether the cell was compressed again, and what its baseline knows of the spread that this alone makes."""
+
+    recompressed: bool
+    baseline: Baseline
+
+    @classmethod
+    def of(cls, run: CellRun, baseline: Baseline) -> Noise:
+        """The noise between a run and its baseline."""
+        same_weights = run.record.provenance.weights_digest == baseline.record.provenance.weights_digest
+        moves = "re-compressed" in (run.record.compression.stability, baseline.record.compression.stability)
+        return cls(moves and not same_weights, baseline)
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the cell moved by itself and nobody measured by how much."""
+        return self.recompressed and self.baseline.record.noise is None
+
+    def flip_rate(self, member: Comparison, policy: Policy) -> float:
+        """f_ref: measured with the baseline, else the policy's for this kind of score."""
+        measured = self._measured().get(member.name)
+        return measured if measured is not None else policy.flip_rates.of(member.info.score_class, self.recompressed)
+
+    def pooled_flip_rate(self, members: Sequence[Comparison], policy: Policy) -> float:
+        """f_ref of tasks together: as measured where they are the baseline's whole pool, else weighted by their items."""
+        pool = {name for name, task in self.baseline.record.tasks.items() if task.info.pooled}
+        if POOLED in self._measured() and pool == {member.name for member in members}:
+            return self._measured()[POOLED]
+        sizes = [member.n_in_pool(policy.pool_cap_items) for member in members]
+        rates = [self.flip_rate(member, policy) for member in members]
+        return sum(rate * size for rate, size in zip(rates, sizes, strict=True)) / sum(sizes)
+
+    def _measured(self) -> Mapping[str, float]:
+        """The flip rates that the baseline measured, where they are of the kind of change at hand."""
+        known = self.baseline.record
+        moves = known.compression.stability == "re-compressed"
+        return known.noise.flip_rate if known.noise is not None and self.recompressed == moves else {}
+
+    def spread(self, members: Sequence[Comparison]) -> Spread:
+        """How far re-compressing alone moves the loss of these tasks together; none where the weights are the same."""
+        noise = self.baseline.record.noise
+        if not self.recompressed or noise is None:
+            return NO_SPREAD
+        return noise_spread(noise.runs, {member.name: member.n_all for member in members})
+
+
+def noise_spread(runs: Sequence[NoiseRun], n_items: Mapping[str, int]) -> Spread:
+    """The spread of the loss of tasks of so many items together, from re-compressions."""
+    sizes = np.array(list(n_items.values()), dtype=np.float64)
+    accuracies = np.array([[run.accuracy[name] for name in n_items] for run in runs])
+    return spread_of_loss(accuracies @ (sizes / sizes.sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Everything of a verdict that is the same for all units of a cell.
+
+    ``share``: of each error rate, for this anchor (a half where there are two).
+    """
+
+    cell: Cell
+    profile: str
+    policy: Policy
+    family: Family
+    mode: Mode
+    anchor: Anchor = "last"
+    share: float = 1.0
+
+    def all_invalid(self, reason: str, names: Sequence[str], pooled: bool = True) -> CellVerdict:
+        """INVALID for all of the cell."""
+        tasks = tuple(self._verdict(name, Status.INVALID, reason) for name in names)
+        return CellVerdict(self.cell, self.profile, tasks, self._verdict(POOLED, Status.INVALID, reason) if pooled else None)
+
+    def task(self, name: str, found: Comparison | Incomparable, noise: Noise, cell_is_red: bool) -> Verdict:
+        """The guard on one task. A task that the cell's own FAIL cut off is INCONCLUSIVE."""
+        if isinstance(found, Incomparable):
+            return self._verdict(name, Status.INVALID, found.reason)
+        if not self.is_informative(found):
+            floor = max(found.info.chance, found.info.majority)
+            reason = explain_uninformative(name, self._accuracy_before(found), floor, self.policy.informative_margin)
+            return self._verdict(name, Status.UNINFORMATIVE, reason)
+        return self._decide(name, self.task_unit(found, noise), found.reused, found.limited, cell_is_red)
+
+    def task_unit(self, found: Comparison, noise: Noise) -> Unit:
+        """What is tested of one task."""
+        return Unit(
+            trail=found.trail(),
+            n_correct_before=int(found.before.sum()),
+            margins=self.policy.task if self.anchor == "last" else self.policy.release_task,
+            flip_rate=noise.flip_rate(found, self.policy),
+            chance=found.info.chance,
+            level_fail=self.share * self.family.task_level(self.policy),
+            spread=noise.spread([found]),
+        )
+
+    def pool(self, compared: Compared, noise: Noise) -> Verdict:
+        """The cell's own verdict: the items of its informative pooled tasks, each task capped, taken together."""
+        broken = [name for name, found in compared.items() if isinstance(found, Incomparable)]
+        if broken:
+            return self._verdict(
+                POOLED, Status.INVALID, f"no pool without {', '.join(broken)}, INVALID for the reason given there."
+            )
+        members = [
+            found
+            for found in compared.values()
+            if isinstance(found, Comparison) and found.info.pooled and self.is_informative(found)
+        ]
+        if not members:
+            return self._verdict(POOLED, Status.UNINFORMATIVE, "none of the cell's pooled tasks can show a loss.")
+        reused = all(member.reused for member in members)
+        return self._decide(POOLED, self.pool_unit(members, noise), reused, any(member.limited for member in members))
+
+    def pool_unit(self, members: Sequence[Comparison], noise: Noise) -> Unit:
+        """What is tested of a cell: its informative pooled tasks, each capped, as far as all of them were fed."""
+        cap = self.policy.pool_cap_items
+        kept = [member.in_pool(cap) for member in members]
+        sizes = [member.n_in_pool(cap) for member in members]
+        trail = Trail.pooled([m.trail(k) for m, k in zip(members, kept, strict=True)], sum(sizes))
+        return Unit(
+            trail=trail,
+            n_correct_before=_right_before(members, kept, len(trail.n_fed)),
+            margins=self.policy.cell if self.anchor == "last" else self.policy.release_cell,
+            flip_rate=noise.pooled_flip_rate(members, self.policy),
+            chance=0.0,
+            level_fail=self.share * self.family.cell_level(self.policy),
+            spread=noise.spread(members),
+        )
+
+    def _decide(self, name: str, unit: Unit, reused: bool, limited: bool, cell_is_red: bool = False) -> Verdict:
+        if not unit.counts.n_items:
+            return self._verdict(name, Status.INVALID, explain_cut_off(name, 0, unit.trail.n_planned))
+        is_whole = unit.trail.is_complete
+        if is_whole and unit.counts.n_lost == unit.counts.n_gained == 0 and (reused or not limited):
+            evidence = weigh(unit, self.policy)
+            if reused:  # the same machine on the same items: nothing can differ on any other item either
+                nothing = Estimate(0.0, 0.0, 0.0, evidence.loss.level, "identity")
+                evidence = replace(evidence, loss=nothing, proven_margin=0.0)
+            return self._verdict(name, Status.PASS, explain_identical(name, evidence, reused), evidence, identical=True)
+        status, evidence = decide(unit, self.policy)
+        if status is Status.INCONCLUSIVE and not is_whole:
+            n_fed, n_all = unit.counts.n_items, unit.trail.n_planned
+            if not cell_is_red:
+                return self._verdict(name, Status.INVALID, explain_cut_off(name, n_fed, n_all), evidence)
+            return self._verdict(name, status, explain_stopped(name, evidence), evidence)
+        return self._verdict(name, status, explain(self.cell.id, name, status, evidence), evidence)
+
+    def is_informative(self, found: Comparison) -> bool:
+        """Whether the baseline knows clearly more than chance and the commonest answer do."""
+        floor = max(found.info.chance, found.info.majority) + self.policy.informative_margin
+        return self._accuracy_before(found).low > floor
+
+    def _accuracy_before(self, found: Comparison) -> Estimate:
+        n_right = found.n_right_before if not found.limited else int(found.before.sum())
+        n_items = len(found.known) if not found.limited else len(found.before)
+        return wilson(n_right, n_items, self.policy.interval_level)
+
+    def _verdict(
+        self, task: str, status: Status, reason: str, evidence: Evidence | None = None, identical: bool = False
+    ) -> Verdict:
+        fails = self.policy.fails_in(self.mode, status)
+        reason = reason if self.anchor == "last" else f"against the frozen release anchor: {reason}"
+        return Verdict(self.cell.id, task, status, identical, fails, reason, evidence, self.anchor)
+
+
+def _right_before(members: Sequence[Comparison], kept: Sequence[np.ndarray], n_rounds: int) -> int:
+    """How many of the pool's items were right in the baseline, as far as all members were fed."""
+    total = 0
+    for member, chosen in zip(members, kept, strict=True):
+        end = round_ends(member.n_all)[n_rounds - 1] if n_rounds else 0
+        total += int((member.before & chosen)[:end].sum())
+    return total

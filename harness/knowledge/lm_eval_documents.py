@@ -1,0 +1,148 @@
+"""One document of an lm-eval task: what its task object asks, the item that this makes, and its verdict on the answers.
+
+Works on task objects that ``lm_eval.py`` makes; everything here is called inside its ``task_code``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.core.digest import digest_json
+from harness.core.errors import ConfigError, ScoreError
+from harness.core.records import Item
+from harness.knowledge.lm_eval_items import EMPTY_OPTION, NO_GOLD, blanked, gold_positions
+from harness.knowledge.task_plan import PER_ITEM, Plan, not_binary
+from harness.scoring import Answer, Generated, Prompt, Request, Score
+
+TRIAL_DOCUMENTS = 3
+"""Documents on which a metric of a task's own code is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document with lm-eval's requests for it. ``question`` is its prompt without examples, several where the options stand
+    in the prompts; ``choices`` are the options of multiple choice as lm-eval counts their length."""
+
+    plan: Plan
+    task: Any
+    number: int
+    doc: Any
+    instances: tuple[Any, ...]
+    question: str | list[str]
+    choices: tuple[str, ...]
+
+    def requests(self) -> tuple[Request, ...] | tuple[Prompt, ...]:
+        """What to ask of the model."""
+        arguments = [instance.args for instance in self.instances]
+        if self.plan.output_type == "generate_until":
+            return tuple(Prompt(context, self.plan.stop, self.plan.max_new_tokens) for context, _ in arguments)
+        if self.plan.output_type == "loglikelihood_rolling":
+            return tuple(Request("", text, reading="rolling") for (text,) in arguments)
+        return tuple(Request(context, continuation) for context, continuation in arguments)
+
+    def taken(self, answers: Sequence[Answer]) -> list[Any]:
+        """The answers as lm-eval's model class gives them, after the task's filter."""
+        instances = [
+            dataclasses.replace(instance, resps=[self._response(answer)] * instance.repeats, filtered_resps={})
+            for instance, answer in zip(self.instances, answers, strict=True)
+        ]
+        next(ensemble for ensemble in self.task._filters if ensemble.name == self.plan.filter).apply(instances)
+        return [instance.filtered_resps[self.plan.filter] for instance in instances]
+
+    def verdict(self, taken: Sequence[Any]) -> bool:
+        """Whether the task's own metric calls the answers right. Raises ScoreError for anything but 0 and 1."""
+        measured = self.task.process_results(self.doc, list(taken))
+        value = measured.get(self.plan.metric)
+        if not is_binary(value):
+            found = repr(value) if self.plan.metric in measured else f"missing beside {', '.join(measured) or 'nothing'}"
+            raise ScoreError(
+                f"{self.plan.metric} of {self.plan.name}, document {self.number}, is {found}: expected 0 or 1; gate the task "
+                "on another metric."
+            )
+        return bool(value)
+
+    def _response(self, answer: Answer) -> Any:
+        if isinstance(answer, Generated):
+            return answer.text
+        rolling = self.plan.output_type == "loglikelihood_rolling"
+        return answer.loglik_nats if rolling else (answer.loglik_nats, answer.is_greedy)
+
+
+def ask_all(plan: Plan, task: Any) -> Iterator[Document]:
+    """Every document in order, as ``Task.build_all_requests`` asks it without system prompt and chat template."""
+    for number, doc in task.doc_iterator(rank=0, limit=None, world_size=1):
+        prefix = task.doc_to_prefix(doc)
+        question = task.fewshot_context(doc, num_fewshot=0, gen_prefix=prefix)
+        context = task.fewshot_context(doc, num_fewshot=plan.n_shots, gen_prefix=prefix) if plan.n_shots else question
+        about = (plan.name, number, task.config.repeats)
+        made = task.construct_requests(doc=doc, ctx=context, metadata=about, apply_chat_template=False, chat_template=None)
+        choices = tuple(map(str, task.doc_to_choice(doc))) if plan.output_type == "multiple_choice" else ()
+        yield Document(plan, task, number, doc, tuple(made if isinstance(made, list) else [made]), question, choices)
+
+
+def make_item(document: Document) -> tuple[Item, str] | str:
+    """The item and its question without examples, or the reason why the document can't be asked.
+
+    The id is the document's number with the digest of what it asks, so that a limit draws the same documents with and
+    without examples.
+    """
+    plan, task, doc = document.plan, document.task, document.doc
+    prompt, question, options = str(document.instances[0].args[0]), document.question, document.choices
+    gold: Any = task.doc_to_target(doc)
+    if plan.output_type == "multiple_choice":
+        if isinstance(question, list):
+            gold, continuation = task.doc_to_text(doc), document.instances[0].args[1]
+            contexts = [instance.args[0] for instance in document.instances[: len(options)]]
+            (prompt, options), (question, _) = blanked(contexts, continuation), blanked(question, continuation)
+        right = gold_positions(gold, document.choices)
+        if plan.metric in ("acc_norm", "acc_bytes") and not all(document.choices):
+            return EMPTY_OPTION
+    else:
+        if plan.output_type == "generate_until":
+            gold = task.doc_to_choice(doc)[gold] if task.config.doc_to_choice is not None else gold
+        elif plan.output_type == "loglikelihood_rolling":
+            prompt = ""
+        options = tuple(map(str, gold)) if isinstance(gold, list | tuple) else (str(gold),)
+        right = tuple(range(len(options)))
+    if not right:
+        return NO_GOLD
+    asked = digest_json([question, list(options), list(right)])[:12]
+    return Item(f"{plan.name}/{document.number}-{asked}", plan.name, prompt, options, right), str(question)
+
+
+def is_binary(value: object) -> bool:
+    """Whether a metric's value says right or wrong.
+
+    >>> is_binary(1.0), is_binary(False), is_binary(0.5), is_binary((1, 2))
+    (True, True, False, False)
+    """
+    return isinstance(value, bool | int | float) and value in (0, 1)
+
+
+def check_binary(plan: Plan, documents: Sequence[Document]) -> None:
+    """Raise ConfigError where a metric of the task's own code is not 0 or 1 on made-up answers to the first documents."""
+    if plan.leaf.config.get("process_results") is None and plan.metric in PER_ITEM[plan.output_type]:
+        return
+    binary: dict[str, bool] = {}
+    for document in documents[:TRIAL_DOCUMENTS]:
+        for answers in _trials(document):
+            for name, value in document.task.process_results(document.doc, document.taken(answers)).items():
+                binary[name] = binary.get(name, True) and is_binary(value)
+    if not binary.get(plan.metric, False):
+        raise ConfigError(not_binary(plan.metric, plan.leaf, binary, [name for name, is_so in binary.items() if is_so]))
+
+
+def _trials(document: Document) -> Iterator[list[Score] | list[Generated]]:
+    """Made-up answers of several kinds: right, wrong, half right."""
+    if document.plan.output_type == "generate_until":
+        target = document.task.doc_to_target(document.doc)
+        right = str(target[0] if isinstance(target, list) and target else target)
+        for text in (right, "", f"{right} and something else", right[: len(right) // 2 + 1]):
+            yield [Generated(text, 1)]
+        return
+    n = len(document.instances)
+    for best in range(min(n, 4)):
+        yield [Score(-0.7 - 1.3 * ((i - best) % n), i == best, 3) for i in range(n)]

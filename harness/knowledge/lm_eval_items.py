@@ -1,0 +1,159 @@
+"""Items and outcomes of lm-eval's tasks: what each metric compares, in its own arithmetic. Knows nothing of lm-eval's code."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.core.digest import digest_text
+from harness.core.errors import ConfigError, ScoreError
+from harness.core.records import Item, ItemOutcome
+from harness.scoring import NEAR_TIE_NATS, TaskKind
+
+KINDS: Mapping[str, TaskKind] = {
+    "multiple_choice": "continuation",
+    "loglikelihood": "continuation",
+    "loglikelihood_rolling": "rolling",
+    "generate_until": "generation",
+}
+
+CHOICE_TIE_RULE = "lm-eval's: of equally likely options the first is given, right or wrong"
+GREEDY_TIE_RULE = "of equally likely next tokens the first in the vocabulary is the model's own"
+
+NO_GOLD = "documents without a right option"
+EMPTY_OPTION = "documents with an empty option, which has no length to divide by"
+
+SEED = "lm_eval-1"
+"""Part of the digest that draws a limited sample."""
+
+
+def option_scores(metric: str, logliks_nats: Sequence[float], choices: Sequence[str]) -> tuple[float, ...]:
+    """What a metric compares: sums, sums by character (acc_norm) or byte (acc_bytes), or the gain over no context
+    (acc_mutual_info, whose second half of the sums is without).
+
+    >>> option_scores("acc_norm", [-6.0, -4.0], ["twelve", "no"])
+    (-1.0, -2.0)
+    """
+    conditional = logliks_nats[: len(choices)]
+    if metric == "acc_mutual_info":
+        return tuple(a - b for a, b in zip(conditional, logliks_nats[len(choices) :], strict=True))
+    return tuple(loglik / divisor for loglik, divisor in zip(conditional, _divisors(metric, choices), strict=True))
+
+
+def choice_outcome(item: Item, scores: Sequence[float], choices: Sequence[str], *, metric: str, correct: bool) -> ItemOutcome:
+    """The outcome where options compete; of equal scores the first wins, as in lm-eval. ``correct`` is lm-eval's verdict.
+
+    Raises ScoreError for a NaN or an infinity. The margin, and what counts as a near-tie, are in the metric's own units:
+    nats, or nats by character or byte of the ``choices``.
+    """
+    if not all(math.isfinite(score) for score in scores):
+        raise ScoreError(f"{item.id}: a score is NaN or infinite: the model's weights or its dtype are broken.")
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+    right = [i for i in order if i in item.gold]
+    wrong = [i for i in order if i not in item.gold]
+    margin = scores[right[0]] - scores[wrong[0]] if wrong else 0.0
+    divisors = _divisors(metric, choices)
+    noise = NEAR_TIE_NATS / min(divisors[right[0]], divisors[wrong[0]]) if wrong else 0.0
+    return ItemOutcome(
+        answer=order[0],
+        correct=correct,
+        rank=1 + sum(order.index(i) < order.index(right[0]) for i in wrong),
+        margin_nats=margin,
+        near_tie=abs(margin) < noise,
+        option_logliks_nats=tuple(scores),
+    )
+
+
+def greedy_outcome(item: Item, logliks_nats: Sequence[float], is_greedy: Sequence[bool], *, correct: bool) -> ItemOutcome:
+    """The outcome where an option is right if the model would write it unasked: the first such one, or none."""
+    if not all(math.isfinite(loglik) for loglik in logliks_nats):
+        raise ScoreError(f"{item.id}: a score is NaN or infinite: the model's weights or its dtype are broken.")
+    written = [i for i, greedy in enumerate(is_greedy[: len(item.options)]) if greedy]
+    return ItemOutcome(
+        answer=written[0] if written else -1,
+        correct=correct,
+        rank=1 if correct else len(item.options) + 1,
+        margin_nats=0.0,
+        near_tie=False,
+        option_logliks_nats=tuple(logliks_nats[: len(item.options)]),
+    )
+
+
+def generated_outcome(item: Item, text: str, taken: object, *, correct: bool) -> ItemOutcome:
+    """The outcome of a generated text, of which the task's filter took ``taken``: the accepted answer that it is, or the first
+    one where the metric accepts it by other means, or none."""
+    same = [i for i, option in enumerate(item.options) if isinstance(taken, str) and _fold(option) == _fold(taken)]
+    return ItemOutcome(
+        answer=(same or [item.gold[0]])[0] if correct else -1,
+        correct=correct,
+        rank=1 if correct else len(item.options) + 1,
+        margin_nats=0.0,
+        near_tie=False,
+        option_logliks_nats=(),
+        text=text,
+    )
+
+
+def _fold(text: str) -> str:
+    return text.strip().casefold()
+
+
+def _divisors(metric: str, choices: Sequence[str]) -> list[float]:
+    if metric == "acc_norm":
+        return [float(len(choice)) for choice in choices]
+    if metric == "acc_bytes":
+        return [float(len(choice.encode("utf-8"))) for choice in choices]
+    return [1.0] * len(choices)
+
+
+# ------------------------------------------------------------------------------------------------ items
+
+
+def gold_positions(gold: Any, options: Sequence[str]) -> tuple[int, ...]:
+    """The right options' positions from what a task gives as target: a position, an option's text, or several positions.
+
+    >>> gold_positions("no", ["yes", "no"]), gold_positions([0, 7], ["a", "b"]), gold_positions(-1, ["a"])
+    ((1,), (0,), ())
+    """
+    if isinstance(gold, str):
+        return (list(options).index(gold),) if gold in options else ()
+    positions = gold if isinstance(gold, list | tuple) else [gold]
+    return tuple(sorted({int(i) for i in positions if isinstance(i, int) and 0 <= i < len(options)}))
+
+
+def blanked(contexts: Sequence[str], continuation: str) -> tuple[str, tuple[str, ...]]:
+    """One prompt with a blank, and what goes into it, from contexts that differ in one place.
+
+    >>> blanked(["As Sam ran, the cup", "As Sam ran, the plate"], " fell.")
+    ('As Sam ran, the [Y] fell.', ('cup', 'plate'))
+    """
+    low, high = min(contexts), max(contexts)
+    same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    start = max(low.rfind(space, 0, same) for space in " \n") + 1
+    return f"{low[:start]}[Y]{continuation}", tuple(context[start:] for context in contexts)
+
+
+def sample(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
+    """At most ``limit`` items, the same ones whatever else there is, in their own order."""
+    if limit is None:
+        return tuple(items)
+    if limit < 1:
+        raise ConfigError(f"limit {limit} asks for no items: expected 1 or more, or no limit.")
+    drawn = set(sorted((item.id for item in items), key=lambda name: digest_text(f"{SEED}\0sample\0{name}"))[:limit])
+    return tuple(item for item in items if item.id in drawn)
+
+
+def chance_share(items: Sequence[Item]) -> float:
+    """The mean share of right options."""
+    return sum(len(item.gold) / len(item.options) for item in items) / len(items)
+
+
+def majority_share(items: Sequence[Item]) -> float:
+    """The accuracy of always giving the commonest right answer: the same text, or the same place where the prompt lists the
+    options. A model that does not see them can't know a place: lm-eval's sciq has the right one always last."""
+    texts = Counter(text for item in items for text in {item.options[i] for i in item.gold})
+    listing = (item for item in items if len(item.options) > 1 and all(option in item.prompt for option in item.options))
+    places = Counter(i for item in listing for i in item.gold)
+    return max((*texts.values(), *places.values())) / len(items)

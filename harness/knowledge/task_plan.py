@@ -1,0 +1,212 @@
+"""How one of lm-eval's tasks will be asked, decided from its file alone; what can't or must not be asked is refused here."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import ConfigError, UnknownNameError
+from harness.core.shelf import unknown_name
+from harness.knowledge.task_index import Leaf
+from harness.knowledge.task_yaml import Code, check_config, codes_in
+
+PER_ITEM: Mapping[str, tuple[str, ...]] = {
+    "multiple_choice": ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"),
+    "loglikelihood": ("acc",),
+    "loglikelihood_rolling": (),
+    "generate_until": ("exact_match",),
+}
+"""lm-eval's own metrics that are right or wrong for each item, by output type."""
+
+DEFAULT_METRICS: Mapping[str, tuple[str, ...]] = {
+    "multiple_choice": ("acc", "acc_norm"),
+    "loglikelihood": ("perplexity", "acc"),
+    "loglikelihood_rolling": ("word_perplexity", "byte_perplexity", "bits_per_byte"),
+    "generate_until": ("exact_match",),
+}
+"""What a task file without a metric_list is measured by."""
+
+MAX_NEW_TOKENS = 256
+"""What lm-eval's ``hf`` model class generates where a task names no limit."""
+
+_SAMPLING = ("do_sample", "temperature", "top_p", "top_k", "min_p")
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A single task as it will be asked. ``splits`` are those that are read; ``stop`` and ``max_new_tokens`` are for
+    generation only. ``own_code``: whether functions of the task's own decide what is right."""
+
+    leaf: Leaf
+    output_type: str
+    metric: str
+    filter: str
+    n_shots: int
+    splits: tuple[str, ...]
+    stop: tuple[str, ...]
+    max_new_tokens: int
+
+    @property
+    def name(self) -> str:
+        """The task's own name."""
+        return self.leaf.name
+
+    @property
+    def options_compete(self) -> bool:
+        """Whether one option wins over the others (then guessing has a chance); else each is right or wrong for itself."""
+        return self.output_type == "multiple_choice" and self.metric != "exact_match"
+
+
+def plan_task(
+    leaf: Leaf, known_keys: Iterable[str], *, metric: str, filter_name: str | None, num_fewshot: int | None, allow_code: bool
+) -> Plan:
+    """A task that can be asked. Raises ConfigError for one that can't, or would run code from outside."""
+    file, config = leaf.file, leaf.config
+    if "class" in config:
+        raise ConfigError(
+            f"{file.path}: {leaf.name!r} is a Python class that loads and asks by itself; only YAML tasks can run."
+        )
+    check_config(file, config, known_keys)
+    if config.get("doc_to_image") or config.get("doc_to_audio"):
+        raise ConfigError(
+            f"{file.path}: {leaf.name!r} asks about images or sounds, and only text can be measured; leave it out."
+        )
+    if not allow_code:
+        _refuse_code(leaf, metric)
+    output_type = config.get("output_type", "generate_until")
+    _check_metric(metric, leaf, output_type)
+    names = [entry["name"] for entry in config.get("filter_list") or [{"name": "none"}]]
+    if filter_name is not None and filter_name not in names:
+        raise UnknownNameError(f"{file.path}: {unknown_name(f'filter of {leaf.name!r}', filter_name, names)}")
+    stop, max_new_tokens = _generation(leaf) if output_type == "generate_until" else ((), 0)
+    n_shots = _shots(num_fewshot, leaf)
+    splits = [config.get("test_split") or config["validation_split"], *([_example_split(config)] if n_shots else [])]
+    return Plan(
+        leaf=leaf,
+        output_type=output_type,
+        metric=metric,
+        filter=filter_name or names[0],
+        n_shots=n_shots,
+        splits=tuple(sorted({split for split in splits if split is not None})),
+        stop=stop,
+        max_new_tokens=max_new_tokens,
+    )
+
+
+@cache
+def package_folder(name: str) -> Path:
+    """The folder of an installed package, without importing it."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(name=name)
+    return Path(next(iter(spec.submodule_search_locations))).resolve()
+
+
+# ------------------------------------------------------------------------------------------------ code from outside
+
+
+def _refuse_code(leaf: Leaf, metric: str) -> None:
+    """Raise ConfigError naming the code from outside that a task would run: what stands neither in lm-eval nor here.
+
+    A template that reaches into Python's internals is refused while it is rendered.
+    """
+    trusted = (package_folder("lm_eval"), package_folder("harness"))
+    outside = [code for code in codes_in(leaf.config) if not any(code.yaml.is_relative_to(folder) for folder in trusted)]
+    found = [f"the function {code.spec} ({code.yaml})" for code in outside]
+    if leaf.config.get("process_results") is None:
+        fetched = [
+            entry["metric"]
+            for entry in gated_entries(leaf.config.get("metric_list") or [], metric)
+            if entry.get("hf_evaluate")
+        ]
+        found += [f"the metric {name}, which comes from the hub (hf_evaluate)" for name in fetched]
+    if leaf.config.get("unsafe_code"):
+        found.append("what the model writes (unsafe_code: true)")
+    if found:
+        raise ConfigError(
+            f"the task {leaf.name!r} would run code from outside: {'; '.join(found)}; read it, and set `allow_code = true` if "
+            "you trust it."
+        )
+
+
+# ------------------------------------------------------------------------------------------------ the metric
+
+
+def _check_metric(metric: str, leaf: Leaf, output_type: str) -> None:
+    """Raise ConfigError for a metric that the task does not have, or that is known not to be right or wrong for each item.
+
+    What functions of the task's own measure is found out on its first documents.
+    """
+    given = [entry["metric"] for entry in leaf.config.get("metric_list") or []] or list(DEFAULT_METRICS[output_type])
+    names = [entry.name if isinstance(entry, Code) else str(entry) for entry in given]
+    own = leaf.config.get("process_results") is not None
+    if any(isinstance(entry, Code) for entry in given) or (own and metric in names):
+        return
+    if own:
+        raise ConfigError(
+            f"the task {leaf.name!r} can't be gated on {metric!r}: its own code measures {', '.join(names)}; take one of "
+            "these that is 0 or 1 for each item (it is tried on the first documents)."
+        )
+    binary = [name for name in names if name in PER_ITEM[output_type]]
+    if metric not in binary:
+        raise ConfigError(not_binary(metric, leaf, names, binary))
+
+
+def gated_entries(listed: Sequence[Mapping[str, Any]], metric: str) -> list[Mapping[str, Any]]:
+    """The entry of a metric_list that measures a metric, or all where the metric comes out of one of another name."""
+    names = [getattr(entry["metric"], "__name__", getattr(entry["metric"], "name", entry["metric"])) for entry in listed]
+    return [entry for entry, name in zip(listed, names, strict=True) if name == metric] or list(listed)
+
+
+def not_binary(metric: str, leaf: Leaf, names: Iterable[str], binary: Sequence[str]) -> str:
+    """The sentence for a metric that can't be gated, with those that the task has."""
+    able = f"right or wrong for each item: {', '.join(binary)}" if binary else "none of them is right or wrong for each item"
+    advice = "take one of these" if binary else "the task can't be gated, take another one"
+    return f"the task {leaf.name!r} can't be gated on {metric!r}: it has the metrics {', '.join(names)}; {able}; {advice}."
+
+
+# ------------------------------------------------------------------------------------------------ examples and generation
+
+
+def _shots(wanted: int | None, leaf: Leaf) -> int:
+    own = leaf.config.get("num_fewshot")
+    if wanted is None:
+        return int(own or 0)
+    if own == 0 and wanted != 0:
+        raise ConfigError(
+            f"{leaf.file.at('num_fewshot')}: the task {leaf.name!r} is to be asked without examples, and num_fewshot is "
+            f"{wanted}; leave num_fewshot out."
+        )
+    return wanted
+
+
+def _example_split(config: Mapping[str, Any]) -> str | None:
+    """The split that few-shot examples come from, as lm-eval chooses it; None where the task file lists them."""
+    own = config.get("fewshot_config") or {}
+    if split := own.get("split") or config.get("fewshot_split"):
+        return str(split)
+    if own.get("samples") is not None:
+        return None
+    return next(str(config[key]) for key in ("training_split", "validation_split", "test_split") if config.get(key))
+
+
+def _generation(leaf: Leaf) -> tuple[tuple[str, ...], int]:
+    """The stop strings and the most new tokens. Raises ConfigError for what is not greedy generation."""
+    options = leaf.config.get("generation_kwargs") or {}
+    sampled = options.get("do_sample", float(options.get("temperature", 0)) > 0)
+    unknown = sorted(set(options) - {"until", *_SAMPLING, *_LENGTHS})
+    if sampled or unknown:
+        what = "samples its answers" if sampled else f"asks for {', '.join(unknown)}"
+        raise ConfigError(
+            f"{leaf.file.at('generation_kwargs')}: the task {leaf.name!r} {what}, and only plain greedy generation is done, "
+            "because it repeats from run to run; change generation_kwargs in a task file of your own."
+        )
+    until = options.get("until", leaf.config.get("fewshot_delimiter", "\n\n"))
+    lengths = [int(options[key]) for key in _LENGTHS if options.get(key) is not None]
+    stop = [until] if isinstance(until, str) else until or []
+    return tuple(map(str, stop)), (lengths or [MAX_NEW_TOKENS])[0]

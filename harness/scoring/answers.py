@@ -1,0 +1,73 @@
+"""What the scorers of encoders and encoder-decoders do alike: refuse, read each place once, tell how far they are, sum up."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from harness.core.errors import ConfigError, ScoreError
+from harness.models.loaded import LoadedModel
+from harness.scoring import Progress, Request, Score
+from harness.scoring.readout import TokenReading, read_logits
+
+
+def check_readings(groups: Sequence[Sequence[Request]], known: Collection[str], family: str) -> None:
+    """Raise ConfigError when a request asks for a reading that the family does not have."""
+    for reading in {request.reading for group in groups for request in group}:
+        if reading not in known:
+            raise ConfigError(
+                f"a model of family {family!r} can't score the reading {reading!r}: expected {' or '.join(map(repr, known))}; "
+                "take another task or another model."
+            )
+
+
+def read_places(
+    logits: Float[Tensor, "places vocabulary"], places: Int[np.ndarray, " reads"], tokens: Int[np.ndarray, " reads"]
+) -> TokenReading:
+    """Read each token off its place's row of logits, which stand in the order of the distinct places. Uses logits up."""
+    _, rows = np.unique(places, return_inverse=True)
+    return read_logits(logits, rows.tolist(), tokens.tolist())
+
+
+def sum_up(
+    reading: TokenReading, starts: Int[np.ndarray, " requests"], groups: Sequence[Sequence[Request]], model: LoadedModel
+) -> list[list[Score]]:
+    """The scores of all requests in their groups, from all their tokens' readings and where those of each request start.
+
+    Raises ScoreError when one is not finite.
+    """
+    if not len(starts):
+        return [[] for _ in groups]
+    logliks = np.add.reduceat(reading.logprobs_nats, starts)
+    greedy = np.logical_and.reduceat(reading.is_top, starts)
+    n_tokens = np.diff(starts, append=len(reading.is_top))
+    scores = iter([Score(*found) for found in zip(logliks.tolist(), greedy.tolist(), n_tokens.tolist(), strict=True)])
+    made = [[(request, next(scores)) for request in group] for group in groups]
+    broken = next(
+        ((request, score) for group in made for request, score in group if not math.isfinite(score.loglik_nats)), None
+    )
+    if broken:
+        request, score = broken
+        raise ScoreError(
+            f"the log-likelihood of {request.continuation[:60]!r} after {request.context[-60:]!r} is {score.loglik_nats}: the "
+            f"weights of {type(model.module).__name__} or its dtype ({model.dtype}) are broken; check the compression, or use "
+            "float32."
+        )
+    return [[score for _, score in group] for group in made]
+
+
+class GroupsDone:
+    """Tells how many groups are done. ``last`` has for each group how much of all that is fed must be fed for it."""
+
+    def __init__(self, progress: Progress | None, last: Sequence[int]) -> None:
+        self._progress, self._last = progress, sorted(last)
+
+    def tell(self, n_fed: int) -> None:
+        """So much is fed."""
+        if self._progress:
+            self._progress(bisect_left(self._last, n_fed + 1), len(self._last))

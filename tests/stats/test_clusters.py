@@ -1,0 +1,96 @@
+"""Clusters against statsmodels' GEE, simulation, and the plain tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from scipy import special, stats
+
+from harness.stats.clusters import cluster_interval, cluster_t, p_loss_above_clustered, p_loss_below_clustered
+from harness.stats.paired import tango_z, wald_z
+
+SIZES = np.array([25, 40, 10, 31, 25, 60, 12, 44, 25, 25, 18, 30])
+
+
+def drawn(
+    seed: int, runs: int, sizes: np.ndarray, *, flips: float, spread: float, loss: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lost and gained items of clusters whose own losses vary by ``spread`` about ``loss``."""
+    rng = np.random.default_rng(seed)
+    own = loss + spread * rng.standard_normal((runs, len(sizes)))
+    lost = rng.binomial(sizes, np.clip(flips / 2 + np.maximum(own, 0), 0, 1))
+    return lost, np.minimum(rng.binomial(sizes, np.clip(flips / 2 + np.maximum(-own, 0), 0, 1)), sizes - lost)
+
+
+def test_the_t_is_that_of_gee_with_its_small_sample_factor() -> None:
+    lost, gained = (counts[0] for counts in drawn(0, 1, SIZES, flips=0.2, spread=0.05, loss=0.03))
+    items = np.concatenate([np.repeat([1, -1, 0], [b, c, n - b - c]) for b, c, n in zip(lost, gained, SIZES, strict=True)])
+    groups = np.repeat(np.arange(len(SIZES)), SIZES)
+    fit = sm.GEE(items, np.ones((len(items), 1)), groups=groups, cov_struct=sm.cov_struct.Independence()).fit()
+    c = len(SIZES)
+    assert float(cluster_t(lost, gained, SIZES, 0.0)) == pytest.approx(
+        fit.params[0] / fit.bse[0] * np.sqrt((c - 1) / c), rel=1e-6
+    )
+
+
+def test_equal_clusters_give_students_t_of_their_losses() -> None:
+    sizes = np.full(13, 100)
+    lost, gained = (counts[0] for counts in drawn(1, 1, sizes, flips=0.1, spread=0.03))
+    expected = stats.ttest_1samp((lost - gained) / 100, 0.01)
+    assert float(cluster_t(lost, gained, sizes, 0.01)) == pytest.approx(expected.statistic)
+
+
+@pytest.mark.parametrize(("c", "n", "flips"), [(41, 25, 0.02), (41, 25, 0.10), (13, 100, 0.10)])
+def test_relations_that_move_together_do_not_make_false_reds(c: int, n: int, flips: float) -> None:
+    sizes, margin = np.full(c, n), 0.005
+    lost, gained = drawn(2, 20_000, sizes, flips=flips, spread=0.05)
+    for level in (0.025, 0.025 / 24):
+        red = (p_loss_above_clustered(lost, gained, sizes, margin) < level).mean()
+        assert red <= level
+    z = np.minimum(tango_z(lost.sum(1), gained.sum(1), c * n, 0.0), wald_z(lost.sum(1), gained.sum(1), c * n, 0.0))
+    assert (special.ndtr(-z) < 0.025 / 24).mean() > 0.025 / 24  # what the plain tests do to clusters
+
+
+def test_a_t_read_as_a_z_would_be_many_times_too_liberal() -> None:
+    sizes = np.full(3, 400)
+    lost, gained = drawn(3, 40_000, sizes, flips=0.10, spread=0.05)
+    level = 0.05 / 24
+    t = cluster_t(lost, gained, sizes, 0.0)
+    assert (special.ndtr(-t) < level).mean() > 10 * level
+    assert (special.stdtr(2, -t) < level).mean() < 2 * level
+
+
+def test_the_largest_p_value_decides() -> None:
+    lost, gained = drawn(4, 500, SIZES, flips=0.1, spread=0.02, loss=0.02)
+    above, below = p_loss_above_clustered(lost, gained, SIZES, 0.01), p_loss_below_clustered(lost, gained, SIZES, 0.05)
+    total = int(SIZES.sum())
+    for z in (tango_z, wald_z):
+        assert np.all(above >= special.ndtr(-z(lost.sum(1), gained.sum(1), total, 0.01)) - 1e-12)
+        assert np.all(below >= special.ndtr(z(lost.sum(1), gained.sum(1), total, 0.05)) - 1e-12)
+    assert np.all(above >= special.stdtr(len(SIZES) - 1, -cluster_t(lost, gained, SIZES, 0.01)) - 1e-12)
+
+
+def test_a_clear_loss_is_found_and_an_unchanged_cell_passes() -> None:
+    sizes = np.full(41, 50)
+    lost, gained = drawn(5, 1000, sizes, flips=0.05, spread=0.01, loss=0.06)
+    assert (p_loss_above_clustered(lost, gained, sizes, 0.005) < 0.025 / 24).mean() > 0.95
+    lost, gained = drawn(7, 1000, sizes, flips=0.05, spread=0.01)
+    assert (p_loss_below_clustered(lost, gained, sizes, 0.03) < 0.05).mean() > 0.95
+
+
+def test_the_interval_covers_the_loss_and_without_flips_is_tangos() -> None:
+    lost, gained = drawn(6, 1000, np.full(41, 25), flips=0.1, spread=0.04, loss=0.02)
+    truth = ((lost - gained).sum() / (1000 * 41 * 25)).item()
+    made = [cluster_interval(b, c, np.full(41, 25), 0.95) for b, c in zip(lost, gained, strict=True)]
+    assert np.mean([m.low <= truth <= m.high for m in made]) >= 0.935
+    nothing = np.zeros(12, dtype=int)
+    quiet = cluster_interval(nothing, nothing, SIZES, 0.95)
+    assert quiet.low < 0 == quiet.value < quiet.high
+    assert float(p_loss_below_clustered(nothing, nothing, SIZES, 0.001)) > 0.05
+
+
+def test_one_cluster_or_an_empty_one_is_refused() -> None:
+    for sizes in (np.array([30]), np.array([30, 0])):
+        with pytest.raises(ValueError, match="at least two clusters"):
+            cluster_t(np.zeros(len(sizes)), np.zeros(len(sizes)), sizes, 0.0)
