@@ -32,6 +32,7 @@ class Seq2Seq:
             dtype=dtype,
         )
         decoder_start(model)
+        _say_whether_tied(model.module)
         return model
 
     def load_tokenizer(self, folder: Path) -> Any:
@@ -46,6 +47,15 @@ class Seq2Seq:
     def linear_layers(self, model: LoadedModel) -> dict[str, nn.Linear]:
         """Every linear layer of both stacks' blocks by its module name, in module order. Raises ModelError."""
         return block_layers(model)
+
+
+def _say_whether_tied(module: Any) -> None:
+    """Have a module's config say whether its head is tied to its embeddings.
+
+    transformers says so of every T5. It keeps a head of its own that it finds in a file (Flan-T5's), but the next
+    ``tie_weights()``, which lm-eval and others call on any model they are given, would throw that head away.
+    """
+    module.config.tie_word_embeddings = module.get_output_embeddings().weight is module.get_input_embeddings().weight
 
 
 def decoder_start(model: LoadedModel) -> int:

@@ -105,11 +105,23 @@ def make_tiny(folder: Path, architecture: str = "llama", *, seed: int = 0, adds_
     config = AutoConfig.for_model(architecture, vocab_size=len(tokenizer), **{**sizes, **ids, **changes})
     with torch.random.fork_rng(devices=[]):  # transformers draws first weights from the global generator
         model = _AUTO[family].from_config(config, dtype=torch.float32)
+    if architecture == "t5" and not {**sizes, **changes}["tie_word_embeddings"]:
+        untie_head(model)
     _fill(model, torch.Generator().manual_seed(seed))
     with quiet_transformers():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def untie_head(model: Any) -> None:
+    """Give a T5 an output layer of its own, as Flan-T5 has it.
+
+    transformers ties every new one, whatever its config says, but keeps one that it finds in a file. It also forgets when
+    saving that such a model's head gets its states unscaled, unless the config says so as it did for Flan-T5.
+    """
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+    model.config.tie_word_embeddings = False
 
 
 def tiny_family(architecture: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -35,6 +36,25 @@ def test_linear_layers_are_those_of_both_stacks_without_the_head(
     n_attention = sum("Attention." in name for name in layers)
     assert n_attention == 2 * 4 + 2 * 8
     assert n_attention + sum(".DenseReluDense." in name for name in layers) == n_layers
+
+
+@pytest.mark.parametrize(("changes", "is_tied"), [(FLAN_T5, False), (T5_1_0, True)])
+def test_the_head_is_tied_and_scaled_or_its_own_as_the_files_say(
+    changes: dict[str, Any], is_tied: bool, tmp_path: Path
+) -> None:
+    folder = make_tiny(tmp_path, "t5", **changes)
+    model: Any = Seq2Seq().load(folder, device="cpu", dtype="float32").module
+    stored = load_file(folder / "model.safetensors")
+    assert ("lm_head.weight" in stored) == (not is_tied)
+    assert model.lm_head.weight.equal(stored["shared.weight" if is_tied else "lm_head.weight"])
+    assert (model.lm_head.weight is model.shared.weight) == is_tied
+    model.tie_weights()  # as lm-eval does: it must not take a head away
+    assert (model.lm_head.weight is model.shared.weight) == is_tied
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        states = model.decoder(input_ids=ids, encoder_hidden_states=model.encoder(input_ids=ids)[0])[0]
+        expected = (states * 32**-0.5 if is_tied else states) @ model.lm_head.weight.T
+        assert torch.allclose(model(input_ids=ids, decoder_input_ids=ids).logits, expected, atol=1e-5)
 
 
 def test_an_empty_context_is_bos_or_eos_and_sentinels_are_tokens_of_their_own(tmp_path: Path) -> None:
