@@ -8,24 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from harness.core.verdicts import Estimate, Evidence, PairedCounts, Status
 from harness.gate.policy import Margins, Policy
 from harness.gate.trail import Trail
 from harness.stats.intervals import wilson
 from harness.stats.paired import mcnemar_midp
 from harness.stats.power import items_to_fail, items_to_pass, minimal_detectable_loss
-from harness.stats.recompression import (
-    NO_SPREAD,
-    Spread,
-    loss_interval_with_spread,
-    loss_limit_with_spread,
-    p_loss_above,
-    p_loss_below,
-)
+from harness.stats.recompression import Spread, loss_interval_with_spread, loss_limit_with_spread, p_loss_below
 from harness.stats.retention import retention
-from harness.stats.sequential import anytime_interval, anytime_limit, anytime_p, log_e_fail, log_e_pass
+from harness.stats.sequential import Rule, anytime_interval, anytime_limit, p_fail, p_pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +49,19 @@ class Unit:
         """The loss that PASS proves not to be reached, with so many items."""
         return self.margins.m1(n_items, self.flip_rate) * (1 - self.chance)
 
+    def rule(self, policy: Policy) -> Rule:
+        """What the unit is tested for, and at which levels."""
+        return Rule(
+            n_items=self.trail.n_planned,
+            m0=self.m0(),
+            m1=self.m1(self.trail.n_planned),
+            level_fail=self.level_fail,
+            level_pass=policy.pass_level,
+            fail_share=policy.early.fail_share,
+            pass_share=policy.early.pass_share,
+            spread=self.spread,
+        )
+
 
 def decide(unit: Unit, policy: Policy) -> tuple[Status, Evidence]:
     """What the counts say: REGRESSED wins over PASS, IMPROVED is a PASS at full N with a significant gain.
@@ -75,41 +79,39 @@ def decide(unit: Unit, policy: Policy) -> tuple[Status, Evidence]:
 
 def is_decided(unit: Unit, policy: Policy) -> bool:
     """Whether the unit needs no more items: the cheap part of ``decide``, asked after every round."""
-    m0, m1 = unit.m0(), unit.m1(unit.trail.n_planned)
-    return _p_fail(unit, policy, m0) < unit.level_fail or _p_pass(unit, policy, m1) < policy.pass_level
+    rule, counts = unit.rule(policy), unit.trail.cumulative
+    return p_fail(rule, *counts) < rule.level_fail or p_pass(rule, *counts) < rule.level_pass
 
 
 def weigh(unit: Unit, policy: Policy) -> Evidence:
     """The numbers behind a decision (``items_needed`` is left to ``decide``)."""
-    counts, n, trail = unit.counts, unit.counts.n_items, unit.trail
+    counts, n, trail, rule = unit.counts, unit.counts.n_items, unit.trail, unit.rule(policy)
     b, c = counts.n_lost, counts.n_gained
-    m0, m1 = unit.m0(), unit.m1(trail.n_planned)
     if trail.is_complete:
         method, (low, high) = "tango", loss_interval_with_spread(b, c, n, policy.interval_level, unit.spread)
-        proven = loss_limit_with_spread(b, c, n, _full_level_pass(unit, policy), unit.spread)
+        proven = loss_limit_with_spread(b, c, n, _full_level_pass(rule), unit.spread)
     else:
-        method, (low, high) = "betting", anytime_interval(trail.n_lost, trail.n_gained, trail.n_fed, policy.interval_level)
-        level = policy.pass_level * policy.early.pass_share
-        proven = anytime_limit(trail.n_lost, trail.n_gained, trail.n_fed, level)
+        method, (low, high) = "betting", anytime_interval(*trail.cumulative, policy.interval_level)
+        proven = anytime_limit(*trail.cumulative, policy.pass_level * policy.early.pass_share)
     return Evidence(
         counts=counts,
         accuracy_baseline=wilson(unit.n_correct_before, n, policy.interval_level),
         accuracy_candidate=wilson(unit.n_correct_before - b + c, n, policy.interval_level),
         loss=Estimate(counts.loss, low, high, policy.interval_level, method),
         retention=retention(counts, unit.n_correct_before, policy.interval_level),
-        m0=m0,
-        m1=m1,
-        p_fail=_p_fail(unit, policy, m0),
-        p_pass=_p_pass(unit, policy, m1),
-        level_fail=unit.level_fail,
-        level_pass=policy.pass_level,
+        m0=rule.m0,
+        m1=rule.m1,
+        p_fail=p_fail(rule, *trail.cumulative),
+        p_pass=p_pass(rule, *trail.cumulative),
+        level_fail=rule.level_fail,
+        level_pass=rule.level_pass,
         sigma_recompression=unit.spread.sigma,
         proven_margin=proven,
         min_detectable_loss=minimal_detectable_loss(
             trail.n_planned,
             flip_rate=(b + c) / n,
-            margin=m0,
-            level=_full_level_fail(unit, policy),
+            margin=rule.m0,
+            level=_full_level_fail(rule),
             power=policy.power,
             sigma=unit.spread.sigma,
             df=unit.spread.df,
@@ -117,33 +119,6 @@ def weigh(unit: Unit, policy: Policy) -> Evidence:
         items_needed=None,
         n_planned=trail.n_planned,
     )
-
-
-def _p_fail(unit: Unit, policy: Policy, m0: float) -> float:
-    """The p-value of "no more than m0 is lost": early evidence, and at full N the more cautious of Tango and Wald."""
-    b, c, n = unit.counts.n_lost, unit.counts.n_gained, unit.counts.n_items
-    full = p_loss_above(b, c, n, m0, unit.spread) if unit.trail.is_complete else None
-    share = _early_share(unit, policy.early.fail_share)
-    best = float(log_e_fail(*_counts(unit.trail), m0).max(initial=0.0)) if share else 0.0
-    return float(anytime_p(best, share, full))
-
-
-def _p_pass(unit: Unit, policy: Policy, m1: float) -> float:
-    """The p-value of "m1 or more is lost"; Wald has no say: without any flip it would always pass."""
-    b, c, n = unit.counts.n_lost, unit.counts.n_gained, unit.counts.n_items
-    full = p_loss_below(b, c, n, m1, unit.spread) if unit.trail.is_complete else None
-    share = _early_share(unit, policy.early.pass_share)
-    best = float(log_e_pass(*_counts(unit.trail), m1).max(initial=0.0)) if share else 0.0
-    return float(anytime_p(best, share, full))
-
-
-def _early_share(unit: Unit, share: float) -> float:
-    """What early verdicts may spend of a level: nothing where the cell was compressed again."""
-    return share if unit.spread == NO_SPREAD else 0.0
-
-
-def _counts(trail: Trail) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return trail.n_lost, trail.n_gained, trail.n_fed - trail.n_lost - trail.n_gained
 
 
 def _gain_is_significant(unit: Unit) -> bool:
@@ -157,7 +132,7 @@ def _gain_is_significant(unit: Unit) -> bool:
 def _items_needed(unit: Unit, policy: Policy) -> int | None:
     """How many more items would decide at the flip rates seen; None where no number would (too wide a spread)."""
     n, spread = unit.counts.n_items, unit.spread
-    to_fail = items_to_fail(unit.counts, unit.m0(), _full_level_fail(unit, policy), spread.sigma, spread.df)
+    to_fail = items_to_fail(unit.counts, unit.m0(), _full_level_fail(unit.rule(policy)), spread.sigma, spread.df)
     to_pass = _items_to_pass(unit, policy, n)
     found = [items for items in (to_fail, to_pass) if items is not None]
     return max(1, min(found) - n) if found else None
@@ -166,7 +141,7 @@ def _items_needed(unit: Unit, policy: Policy) -> int | None:
 def _items_to_pass(unit: Unit, policy: Policy, n_items: int) -> int | None:
     """The N that passes at its own m1, which shrinks to its floor as N grows."""
     for _ in range(50):
-        level, spread = _full_level_pass(unit, policy), unit.spread
+        level, spread = _full_level_pass(unit.rule(policy)), unit.spread
         wanted = items_to_pass(unit.counts, unit.m1(n_items), level, spread.sigma, spread.df)
         if wanted is None or wanted <= n_items:
             return None if wanted is None else n_items
@@ -174,11 +149,11 @@ def _items_to_pass(unit: Unit, policy: Policy, n_items: int) -> int | None:
     return n_items
 
 
-def _full_level_fail(unit: Unit, policy: Policy) -> float:
+def _full_level_fail(rule: Rule) -> float:
     """What is left of the level for the test at full N."""
-    return unit.level_fail * (1 - _early_share(unit, policy.early.fail_share))
+    return rule.level_fail * (1 - rule.early_fail_share)
 
 
-def _full_level_pass(unit: Unit, policy: Policy) -> float:
+def _full_level_pass(rule: Rule) -> float:
     """What is left of the level for the test at full N."""
-    return policy.pass_level * (1 - _early_share(unit, policy.early.pass_share))
+    return rule.level_pass * (1 - rule.early_pass_share)

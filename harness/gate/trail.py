@@ -57,6 +57,11 @@ class Trail:
         return len(self.n_fed) > 0 and int(self.n_fed[-1]) == self.n_planned
 
     @property
+    def cumulative(self) -> tuple[Int[np.ndarray, " rounds"], Int[np.ndarray, " rounds"], Int[np.ndarray, " rounds"]]:
+        """Lost, gained and fed, as the tests take them."""
+        return self.n_lost, self.n_gained, self.n_fed
+
+    @property
     def counts(self) -> PairedCounts:
         """The counts at the end of the last round; none at all before the first."""
         if not len(self.n_fed):

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Real
 from scipy.optimize import brentq
 
-from harness.core.verdicts import PairedCounts
 from harness.stats.paired import Counts
 from harness.stats.recompression import NO_SPREAD, Spread, p_loss_above, p_loss_below
+
+CumulativeCounts: TypeAlias = Real[np.ndarray, " rounds"]
+"""Counts at the ends of the rounds so far, each including those before."""
 
 BETS = np.geomspace(0.03, 0.90, 6)
 """The six bets, as shares of the largest bet that can't go bankrupt; small ones find small losses among many flips."""
@@ -31,7 +33,6 @@ ROUND_SHARES = tuple(percent / 100 for percent in ROUND_PERCENTS)
 """The same as fractions."""
 
 _ALMOST_ONE = 1 - 1e-12
-_NO_ITEMS = PairedCounts(0, 0, 0)
 
 
 def round_ends(n_items: int) -> tuple[int, ...]:
@@ -156,7 +157,8 @@ def anytime_limit(
 class Rule:
     """What a unit of ``n_items`` is tested for: FAIL proves a loss above ``m0``, PASS one below ``m1``, each at its level.
 
-    Early verdicts may spend their share of a level; where re-compressing moves the loss (``spread``) there are none.
+    Early verdicts may spend their share of a level; where re-compressing moves the loss (``spread``) there are none, and
+    nothing is kept for them.
     """
 
     n_items: int
@@ -168,67 +170,59 @@ class Rule:
     pass_share: float
     spread: Spread = NO_SPREAD
 
+    @property
+    def early_fail_share(self) -> float:
+        """What early FAIL verdicts spend of their level."""
+        return self.fail_share if self.spread == NO_SPREAD else 0.0
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A unit while its items come in: counts so far and the largest log e-values of the rounds so far.
+    @property
+    def early_pass_share(self) -> float:
+        """What early PASS verdicts spend of their level."""
+        return self.pass_share if self.spread == NO_SPREAD else 0.0
 
-    Start with ``Progress(rule)``, go on with ``after`` at the end of each round.
+
+def p_fail(rule: Rule, n_lost: CumulativeCounts, n_gained: CumulativeCounts, n_fed: CumulativeCounts) -> float:
+    """The p-value of "at most m0 is lost" from the counts at the rounds' ends so far, in [0, 1]: early evidence, and once
+    all items are in the more cautious of Tango and Wald.
+
+    Raises ValueError for counts that shrink, or that exceed the unit.
 
     >>> rule = Rule(1000, m0=0.005, m1=0.03, level_fail=0.001, level_pass=0.05, fail_share=0.2, pass_share=0.5)
-    >>> Progress(rule).after(PairedCounts(1, 1, 98)).decision is None
+    >>> p_fail(rule, np.array([8, 30]), np.array([0, 0]), np.array([40, 200])) < rule.level_fail
     True
-    >>> Progress(rule).after(PairedCounts(1, 1, 98)).after(PairedCounts(1, 1, 298)).decision
-    'pass'
     """
+    lost, gained, fed, same = _checked(rule, n_lost, n_gained, n_fed)
+    largest = float(log_e_fail(lost, gained, same, rule.m0).max(initial=0.0))
+    full = p_loss_above(lost[-1], gained[-1], rule.n_items, rule.m0, rule.spread) if _is_complete(rule, fed) else None
+    return float(anytime_p(largest, rule.early_fail_share, full))
 
-    rule: Rule
-    counts: PairedCounts = _NO_ITEMS
-    log_e_fail: float = 0.0
-    log_e_pass: float = 0.0
 
-    def after(self, counts: PairedCounts) -> Progress:
-        """The state after another round; ``counts`` are cumulative."""
-        old, rule = self.counts, self.rule
-        grown = counts.n_lost >= old.n_lost and counts.n_gained >= old.n_gained and counts.n_unchanged >= old.n_unchanged
-        if not grown or counts.n_items > rule.n_items:
-            raise ValueError(f"counts that include {old} and at most {rule.n_items} items are needed, got {counts}")
-        b, c, z = counts.n_lost, counts.n_gained, counts.n_unchanged
-        return replace(
-            self,
-            counts=counts,
-            log_e_fail=max(self.log_e_fail, float(log_e_fail(b, c, z, rule.m0))),
-            log_e_pass=max(self.log_e_pass, float(log_e_pass(b, c, z, rule.m1))),
-        )
+def p_pass(rule: Rule, n_lost: CumulativeCounts, n_gained: CumulativeCounts, n_fed: CumulativeCounts) -> float:
+    """The p-value of "m1 or more is lost", as ``p_fail``; Wald has no say: without any flip it would always pass.
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether all items are in."""
-        return self.counts.n_items == self.rule.n_items
+    >>> rule = Rule(1000, m0=0.005, m1=0.03, level_fail=0.001, level_pass=0.05, fail_share=0.2, pass_share=0.5)
+    >>> [p_pass(rule, np.ones(n), np.ones(n), np.array([100, 300])[:n]) < rule.level_pass for n in (0, 1, 2)]
+    [False, False, True]
+    """
+    lost, gained, fed, same = _checked(rule, n_lost, n_gained, n_fed)
+    largest = float(log_e_pass(lost, gained, same, rule.m1).max(initial=0.0))
+    full = p_loss_below(lost[-1], gained[-1], rule.n_items, rule.m1, rule.spread) if _is_complete(rule, fed) else None
+    return float(anytime_p(largest, rule.early_pass_share, full))
 
-    @property
-    def p_fail(self) -> float:
-        """The p-value of "at most m0 is lost", in [0, 1]."""
-        rule, b, c, n = self.rule, self.counts.n_lost, self.counts.n_gained, self.counts.n_items
-        p_full = float(p_loss_above(b, c, n, rule.m0, rule.spread)) if self.is_complete else None
-        return float(anytime_p(self.log_e_fail, self._early(rule.fail_share), p_full))
 
-    @property
-    def p_pass(self) -> float:
-        """The p-value of "m1 or more is lost", in [0, 1]."""
-        rule, b, c, n = self.rule, self.counts.n_lost, self.counts.n_gained, self.counts.n_items
-        p_full = float(p_loss_below(b, c, n, rule.m1, rule.spread)) if self.is_complete else None
-        return float(anytime_p(self.log_e_pass, self._early(rule.pass_share), p_full))
+def _checked(
+    rule: Rule, n_lost: CumulativeCounts, n_gained: CumulativeCounts, n_fed: CumulativeCounts
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The counts as numbers, and the unchanged items."""
+    lost, gained, fed = (np.asarray(counts, dtype=np.float64) for counts in (n_lost, n_gained, n_fed))
+    same = fed - lost - gained
+    if any((np.diff(counts, prepend=0) < 0).any() for counts in (lost, gained, same)) or (fed > rule.n_items).any():
+        raise ValueError(f"counts that never shrink and at most {rule.n_items} items are needed, got {lost}, {gained}, {fed}")
+    return lost, gained, fed, same
 
-    @property
-    def decision(self) -> Literal["fail", "pass"] | None:
-        """What is proven so far; FAIL wins over PASS."""
-        if self.p_fail < self.rule.level_fail:
-            return "fail"
-        return "pass" if self.p_pass < self.rule.level_pass else None
 
-    def _early(self, share: float) -> float:
-        return share if self.rule.spread == NO_SPREAD else 0.0
+def _is_complete(rule: Rule, n_fed: np.ndarray) -> bool:
+    return len(n_fed) > 0 and int(n_fed[-1]) == rule.n_items
 
 
 def _check_margin(margin: float) -> None:

@@ -11,20 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
-from harness.core.verdicts import PairedCounts
 from harness.stats.paired import tango_z, wald_z
 from harness.stats.recompression import Spread
 from harness.stats.sequential import (
     BETS,
     ROUND_PERCENTS,
     ROUND_SHARES,
-    Progress,
     Rule,
     anytime_interval,
     anytime_limit,
     anytime_p,
     log_e_fail,
     log_e_pass,
+    p_fail,
+    p_pass,
     round_ends,
 )
 
@@ -241,59 +241,67 @@ def test_a_task_without_items_has_no_rounds() -> None:
         round_ends(0)
 
 
-# ------------------------------------------------------------------------------------------------ the state
+# ------------------------------------------------------------------------------------------------ a unit under its rule
 
 RULE = Rule(2000, m0=0.005, m1=0.02, level_fail=0.001, level_pass=0.05, fail_share=0.2, pass_share=0.5)
 
+Way = list[tuple[int, int, int]]
+"""Lost, gained and unchanged items at the ends of the rounds so far."""
 
-def walk(rule: Rule, lost: np.ndarray, gained: np.ndarray, fed: np.ndarray) -> list[Progress]:
-    states = [Progress(rule)]
-    for b, c, n in zip(lost.tolist(), gained.tolist(), fed.tolist(), strict=True):
-        states.append(states[-1].after(PairedCounts(b, c, n - b - c)))
-    return states
+
+def both_p(rule: Rule, way: Way) -> tuple[float, float]:
+    lost, gained, same = np.array(way, dtype=np.int64).reshape(-1, 3).T
+    return p_fail(rule, lost, gained, lost + gained + same), p_pass(rule, lost, gained, lost + gained + same)
+
+
+def decision(rule: Rule, way: Way) -> str | None:
+    fails, passes = both_p(rule, way)
+    return "fail" if fails < rule.level_fail else "pass" if passes < rule.level_pass else None
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.01, 0.05])
-def test_the_state_keeps_what_the_whole_trail_would_say(loss: float) -> None:
+def test_the_p_value_is_that_of_the_largest_e_value_and_at_full_n_of_both_tests(loss: float) -> None:
     lost, gained, fed = paths(np.random.default_rng(4), 20, 2000, 0.01 + loss, 0.01)
     for b, c in zip(lost, gained, strict=True):
-        for k, state in enumerate(walk(RULE, b, c, fed)[1:], start=1):
+        for k in range(1, len(fed) + 1):
             same = (fed - b - c)[:k]
             p_full = None
             if k == len(fed):
                 z = min(float(tango_z(b[-1], c[-1], 2000, 0.005)), float(wald_z(b[-1], c[-1], 2000, 0.005)))
                 p_full = special.ndtr(-z)
-            largest = max(0.0, float(log_e_fail(b[:k], c[:k], same, 0.005).max()))
-            assert state.p_fail == pytest.approx(float(anytime_p(largest, 0.2, p_full)))
-            assert state.is_complete == (k == len(fed))
+            largest = max(0.0, *(float(log_e_fail(b[i], c[i], same[i], 0.005)) for i in range(k)))
+            assert p_fail(RULE, b[:k], c[:k], fed[:k]) == pytest.approx(float(anytime_p(largest, 0.2, p_full)))
 
 
 def test_p_values_only_fall_so_a_decision_once_made_is_kept_or_turns_red() -> None:
     lost, gained, fed = paths(np.random.default_rng(5), 20, 2000, 0.03, 0.01)
     for b, c in zip(lost, gained, strict=True):
-        states = walk(RULE, b, c, fed)
-        assert all(later.p_fail <= state.p_fail and later.p_pass <= state.p_pass for state, later in pairwise(states))
-        said = [state.decision for state in states]
+        ways = [
+            list(zip(b[:k].tolist(), c[:k].tolist(), (fed - b - c)[:k].tolist(), strict=True)) for k in range(len(fed) + 1)
+        ]
+        found = [both_p(RULE, way) for way in ways]
+        assert all(later[0] <= one[0] and later[1] <= one[1] for one, later in pairwise(found))
+        said = [decision(RULE, way) for way in ways]
         assert "fail" not in said or set(said[said.index("fail") :]) == {"fail"}
 
 
 def test_clear_cases_are_decided_early_and_before_the_first_item_nothing_is() -> None:
-    start = Progress(RULE)
-    assert (start.p_fail, start.p_pass, start.decision) == (1.0, 1.0, None)
-    assert start.after(PairedCounts(20, 0, 180)).decision == "fail"
-    assert start.after(PairedCounts(1, 2, 497)).decision == "pass"
+    assert both_p(RULE, []) == (1.0, 1.0)
+    assert decision(RULE, []) is None
+    assert decision(RULE, [(20, 0, 180)]) == "fail"
+    assert decision(RULE, [(1, 2, 497)]) == "pass"
 
 
 def test_where_recompressing_moves_the_loss_only_the_last_round_decides() -> None:
     rule = Rule(2000, 0.005, 0.04, 0.001, 0.05, 0.2, 0.5, spread=Spread(0.005, 8.0))
-    early = Progress(rule).after(PairedCounts(200, 0, 1000))
-    assert early.decision is None
-    assert early.after(PairedCounts(300, 5, 1695)).decision == "fail"
-    assert Progress(rule).after(PairedCounts(20, 18, 1962)).decision == "pass"
+    assert decision(rule, [(200, 0, 1000)]) is None
+    assert decision(rule, [(200, 0, 1000), (300, 5, 1695)]) == "fail"
+    assert decision(rule, [(20, 18, 1962)]) == "pass"
 
 
 def test_counts_that_shrink_or_exceed_the_unit_are_refused() -> None:
-    state = Progress(RULE).after(PairedCounts(3, 1, 96))
-    for counts in (PairedCounts(2, 1, 97), PairedCounts(3, 1, 3000)):
-        with pytest.raises(ValueError, match="are needed, got"):
-            state.after(counts)
+    for later in ((2, 1, 97), (3, 1, 3000), (3, 2, 95)):
+        for ask in (p_fail, p_pass):
+            lost, gained, same = np.array([(3, 1, 96), later]).T
+            with pytest.raises(ValueError, match="are needed, got"):
+                ask(RULE, lost, gained, lost + gained + same)
