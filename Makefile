@@ -17,7 +17,7 @@ gate: $(VENV)/.measure ## gate the 4-bit llama cells (K=... selects others) and 
 	$(BIN)/pytest suites/ -k '$(K)' $(PYTEST_ARGS)
 
 test: $(VENV)/.dev ## the project's tests without the slow ones
-	$(BIN)/pytest -q $(SHAPES)
+	$(BIN)/pytest -q $(SHAPES) -m 'not slow and not gpu'
 	$(BIN)/pytest $(TESTS) -m 'not slow and not gpu' $(PYTEST_ARGS)
 
 test-all: $(VENV)/.dev ## every test, slow ones too

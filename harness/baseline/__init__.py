@@ -24,7 +24,7 @@ from harness.baseline.command import accept_command, diff_command, propose_comma
 from harness.baseline.compare import ENGINE_PARTS, compare_provenance, forbidden_differences, identity_differences
 from harness.baseline.evidence import require_reason
 from harness.baseline.load import load_baseline, load_release, load_release_tag, read_present
-from harness.baseline.noise import MIN_NOISE_RUNS, Noise, NoiseRun, Repeat, recompression_sigma
+from harness.baseline.noise import MIN_NOISE_RUNS, Noise, NoiseRun, Repeat, pooled_differences
 from harness.baseline.proposal import (
     Proposal,
     ProposalRecord,
@@ -81,10 +81,10 @@ __all__ = [
     "load_release_tag",
     "loosened",
     "loosened_by",
+    "pooled_differences",
     "proposal_home",
     "propose_command",
     "read_present",
-    "recompression_sigma",
     "remove_unused",
     "renew_noise",
     "require_reason",

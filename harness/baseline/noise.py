@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from harness.core.errors import EvidenceError
 from harness.core.records import CellFailure, CellRun, Outcomes, record
@@ -124,10 +124,17 @@ def recompression_sigma(runs: Sequence[NoiseRun], n_items: Mapping[str, int]) ->
     >>> round(recompression_sigma(runs, {"facts": 1000}), 6)
     0.01
     """
+    return float(np.std(pooled_differences(runs, n_items), ddof=1))
+
+
+def pooled_differences(runs: Sequence[NoiseRun], n_items: Mapping[str, int]) -> Float[np.ndarray, " runs"]:
+    """How far each run's accuracy lies above the first one's, over tasks weighted by ``n_items``.
+
+    Differences, because equal accuracies then have a spread of exactly 0, not of a rounding error.
+    """
     weights = np.array(list(n_items.values()), dtype=np.float64)
     accuracies = np.array([[run.accuracy[name] for name in n_items] for run in runs], dtype=np.float64)
-    # Differences to the first run: equal accuracies then have a spread of exactly 0, not of a rounding error.
-    return float(np.std((accuracies - accuracies[0]) @ (weights / weights.sum()), ddof=1))
+    return np.asarray((accuracies - accuracies[0]) @ (weights / weights.sum()))
 
 
 def count_flips(stored: Outcomes, other: Outcomes) -> int:

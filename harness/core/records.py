@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -225,6 +225,7 @@ def _all_or_none(texts: list[str | None]) -> tuple[str, ...] | None:
     return known if len(known) == len(texts) and texts else None
 
 
+@runtime_checkable
 class Items(Protocol):
     """The items of a task run, in its order: a tuple in memory, or a file that is read when an item is looked at."""
 

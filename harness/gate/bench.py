@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.baseline import Baseline, NoiseRun
+from harness.baseline import Baseline, NoiseRun, pooled_differences
 from harness.core.records import Cell, CellRun
 from harness.core.verdicts import POOLED, Anchor, CellVerdict, Estimate, Evidence, Status, Verdict
 from harness.gate.comparison import Comparison, Incomparable
@@ -71,9 +71,7 @@ class Noise:
 
 def noise_spread(runs: Sequence[NoiseRun], n_items: Mapping[str, int]) -> Spread:
     """The spread of the loss of tasks of so many items together, from re-compressions."""
-    sizes = np.array(list(n_items.values()), dtype=np.float64)
-    accuracies = np.array([[run.accuracy[name] for name in n_items] for run in runs])
-    return spread_of_loss(accuracies @ (sizes / sizes.sum()))
+    return spread_of_loss(pooled_differences(runs, n_items))
 
 
 @dataclass(frozen=True, slots=True)

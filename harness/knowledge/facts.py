@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from harness.core.digest import digest_json, digest_sequence, digest_text
-from harness.core.errors import ConfigError, ModelError, ScoreError
+from harness.core.errors import ModelError, ScoreError
 from harness.core.probes import NGRAM_WORDS
 from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.knowledge.factbook import FOLDER, Fact, FactBook, Relation, fill, load_facts, prompt
+from harness.knowledge.sample import chance_share, sample
 from harness.scoring import NEAR_TIE_NATS, Answer, Reading, Request, Score, TaskKind, Tokenizer
 
 MAX_OPTIONS = 12
@@ -57,7 +58,7 @@ class Facts:
     def build(self, tokenizer: Tokenizer) -> tuple[TaskInfo, tuple[Item, ...]]:  # noqa: ARG002 - whole sentences fit any tokenizer
         """One item a fact, in the file's order."""
         book = load_facts(self.folder)
-        items = _sample([_ranked_item(fact, book.relations[fact.relation]) for fact in book.facts], self.limit)
+        items = sample([_ranked_item(fact, book.relations[fact.relation]) for fact in book.facts], self.limit, SEED)
         protocol = f"log-likelihood of the whole sentence over at most {MAX_OPTIONS} candidates"
         return _info(self, protocol, book, items, {}), items
 
@@ -105,7 +106,7 @@ class FactsBlank:
             raise ModelError(
                 f"{self.name}: this tokenizer writes no answer as one token, so there is nothing to ask; leave the task out."
             )
-        kept = _sample(items, self.limit)
+        kept = sample(items, self.limit, SEED)
         protocol = "log-likelihood of single-token answers at the blank, left to right, over the relation's vocabulary"
         return _info(self, protocol, book, kept, excluded), kept
 
@@ -216,16 +217,6 @@ def _wrong_answers(fact: Fact, answers: Iterable[str]) -> set[str]:
     return set(answers) - set(fact.answers) - set(fact.also)
 
 
-def _sample(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
-    """At most ``limit`` items, the same ones whatever else there is, in their own order."""
-    if limit is None:
-        return tuple(items)
-    if limit < 1:
-        raise ConfigError(f"limit {limit} asks for no facts: expected 1 or more, or no limit.")
-    drawn = set(sorted((item.id for item in items), key=lambda name: digest_text(f"{SEED}\0sample\0{name}"))[:limit])
-    return tuple(item for item in items if item.id in drawn)
-
-
 def _right_sentences(book: FactBook) -> Iterable[str]:
     return (fill(prompt(book.relations[fact.relation], fact), answer) for fact in book.facts for answer in fact.answers)
 
@@ -247,7 +238,7 @@ def _info(
         spec_digest=task.spec_digest(),
         items_digest=digest_sequence(item.digest for item in items),
         n_items=len(items),
-        chance=sum(len(item.gold) / len(item.options) for item in items) / len(items),
+        chance=chance_share(items),
         majority=_majority(items),
         excluded=dict(sorted(excluded.items())),
         limit=task.limit,

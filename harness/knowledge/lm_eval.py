@@ -30,14 +30,14 @@ from harness.knowledge.lm_eval_items import (
     CHOICE_TIE_RULE,
     GREEDY_TIE_RULE,
     KINDS,
-    chance_share,
+    SEED,
     choice_outcome,
     generated_outcome,
     greedy_outcome,
     majority_share,
     option_scores,
-    sample,
 )
+from harness.knowledge.sample import chance_share, sample
 from harness.knowledge.task_index import Leaf, TaskFolder, find_leaves, leaves_of
 from harness.knowledge.task_plan import DEFAULT_METRICS, Plan, gated_entries, package_folder, plan_task
 from harness.knowledge.task_yaml import Code, as_json, read_task_file
@@ -118,7 +118,7 @@ class LmEval:
         """One item a document, in lm-eval's order, the tasks of a group one after the other."""
         if not self._documents:
             raise ConfigError(f"{self._called}: none of its documents can be asked ({dict(self._excluded)}); leave it out.")
-        kept = sample([item for item, _, _ in self._documents], self.limit)
+        kept = sample([item for item, _, _ in self._documents], self.limit, SEED)
         return self._info(kept), kept
 
     def requests(self, item: Item) -> tuple[Request, ...] | tuple[Prompt, ...]:

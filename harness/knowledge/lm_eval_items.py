@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.core.digest import digest_text
-from harness.core.errors import ConfigError, ScoreError
+from harness.core.errors import ScoreError
 from harness.core.records import Item, ItemOutcome
 from harness.scoring import NEAR_TIE_NATS, TaskKind
 
@@ -133,21 +132,6 @@ def blanked(contexts: Sequence[str], continuation: str) -> tuple[str, tuple[str,
     same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     start = max(low.rfind(space, 0, same) for space in " \n") + 1
     return f"{low[:start]}[Y]{continuation}", tuple(context[start:] for context in contexts)
-
-
-def sample(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
-    """At most ``limit`` items, the same ones whatever else there is, in their own order."""
-    if limit is None:
-        return tuple(items)
-    if limit < 1:
-        raise ConfigError(f"limit {limit} asks for no items: expected 1 or more, or no limit.")
-    drawn = set(sorted((item.id for item in items), key=lambda name: digest_text(f"{SEED}\0sample\0{name}"))[:limit])
-    return tuple(item for item in items if item.id in drawn)
-
-
-def chance_share(items: Sequence[Item]) -> float:
-    """The mean share of right options."""
-    return sum(len(item.gold) / len(item.options) for item in items) / len(items)
 
 
 def majority_share(items: Sequence[Item]) -> float:

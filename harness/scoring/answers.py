@@ -1,10 +1,11 @@
-"""What the scorers of encoders and encoder-decoders do alike: refuse, read each place once, tell how far they are, sum up."""
+"""What scorers do alike: refuse readings, read each place once, tell how far they are, sum up, refuse broken scores."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -52,13 +53,32 @@ def sum_up(
         ((request, score) for group in made for request, score in group if not math.isfinite(score.loglik_nats)), None
     )
     if broken:
-        request, score = broken
-        raise ScoreError(
-            f"the log-likelihood of {request.continuation[:60]!r} after {request.context[-60:]!r} is {score.loglik_nats}: the "
-            f"weights of {type(model.module).__name__} or its dtype ({model.dtype}) are broken; check the compression, or use "
-            "float32."
-        )
+        raise broken_score(broken[0], broken[1].loglik_nats, model)
     return [[score for _, score in group] for group in made]
+
+
+def broken_score(request: Request, loglik_nats: float, model: LoadedModel) -> ScoreError:
+    """The error of a score that is not finite."""
+    return ScoreError(
+        f"the log-likelihood of {request.continuation[:60]!r} after {request.context[-60:]!r} is {loglik_nats}: the weights "
+        f"of {type(model.module).__name__} or its dtype ({model.dtype}) are broken; check the compression, or use float32."
+    )
+
+
+class PartsDone:
+    """Tells how many groups are done. ``parts`` names each part's group: a group is done when all of its parts are."""
+
+    def __init__(self, progress: Progress | None, n_groups: int, parts: Iterable[int]) -> None:
+        self._progress, self._n_groups, self._left = progress, n_groups, Counter(parts)
+        self._n_done = n_groups - len(self._left)
+
+    def tell(self, groups: Iterable[int]) -> None:
+        """A part of each of these groups is done."""
+        told = Counter(groups)
+        self._left.subtract(told)
+        self._n_done += sum(self._left[group] == 0 for group in told)
+        if self._progress:
+            self._progress(self._n_done, self._n_groups)
 
 
 class GroupsDone:

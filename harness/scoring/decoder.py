@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from harness.core.errors import ConfigError, ScoreError
+from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
 from harness.scoring import Progress, Reading, Request, Score
+from harness.scoring.answers import PartsDone, broken_score
 from harness.scoring.encode import Encoded, window_tokens
 from harness.scoring.plain import BUDGET_TOKENS, score_plain
 from harness.scoring.readout import TokenReading
@@ -78,9 +78,10 @@ class DecoderScorer:
         pieces = encode_pieces(groups, self._model, self._window)
         encoded = [[piece for request in group for piece in request] for group in pieces]
         tries, plain = self._plan(encoded)
-        done = _Counting(self._progress, len(groups), Counter([trie.group for trie in tries] + [group for group, _ in plain]))
+        parts = [trie.group for trie in tries] + [group for group, _ in plain]
+        done = PartsDone(self._progress, len(groups), parts)
         readings: dict[tuple[int, int], TokenReading] = {}
-        by_trie = self._engine.score(tries, lambda batch: done([tries[position].group for position in batch]))
+        by_trie = self._engine.score(tries, lambda batch: done.tell(tries[position].group for position in batch))
         for trie, rows in zip(tries, by_trie, strict=True):
             readings.update(zip(((trie.group, request) for request in trie.requests), rows, strict=True))
         requests = [encoded[group][request] for group, request in plain]
@@ -112,10 +113,7 @@ class DecoderScorer:
 def _score(readings: Sequence[TokenReading], request: Request, model: LoadedModel) -> Score:
     loglik = sum(float(reading.logprobs_nats.sum()) for reading in readings)
     if not np.isfinite(loglik):
-        raise ScoreError(
-            f"the log-likelihood of {request.continuation[:60]!r} after {request.context[-60:]!r} is {loglik}: the weights of "
-            f"{type(model.module).__name__} or its dtype ({model.dtype}) are broken; check the compression, or use float32."
-        )
+        raise broken_score(request, loglik, model)
     return Score(loglik, all(bool(r.is_top.all()) for r in readings), sum(len(r.is_top) for r in readings))
 
 
@@ -156,22 +154,5 @@ def _probe(vocabulary: int, deepest: int) -> list[list[Encoded]]:
     return [[Encoded(path[: deepest + 1], len(path[: deepest + 1]) - 1) for path in group] for group in groups]
 
 
-# ------------------------------------------------------------------------------------------------ progress
-
-
-class _Counting:
-    """Tells how many groups are done when their last part is."""
-
-    def __init__(self, progress: Progress | None, n_groups: int, parts: Counter[int]) -> None:
-        self.progress, self.n_groups, self.parts = progress, n_groups, parts
-        self.n_done = n_groups - len(parts)
-
-    def __call__(self, groups: Sequence[int]) -> None:
-        self.parts.subtract(groups)
-        self.n_done += sum(self.parts[group] == 0 for group in set(groups))
-        if self.progress:
-            self.progress(self.n_done, self.n_groups)
-
-
-def _groups_of(plain: Sequence[tuple[int, int]], done: _Counting) -> Callable[[Sequence[int]], None]:
-    return lambda batch: done([plain[position][0] for position in batch])
+def _groups_of(plain: Sequence[tuple[int, int]], done: PartsDone) -> Callable[[Sequence[int]], None]:
+    return lambda batch: done.tell(plain[position][0] for position in batch)

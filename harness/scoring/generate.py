@@ -7,7 +7,7 @@ but for rounding; a model whose next-token scores they move by more than that is
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
 from harness.models.quiet import quiet_transformers
 from harness.scoring import Generated, Progress, Prompt
+from harness.scoring.answers import PartsDone
 from harness.scoring.encode import window_tokens
 from harness.scoring.plan import plan_batches
 
@@ -55,16 +56,14 @@ class GreedyGenerator:
         for position, (_, prompt) in enumerate(flat):
             kinds[prompt.stop, prompt.max_new_tokens].append(position)
         made: dict[int, Generated] = {}
-        open_prompts = Counter(g for g, _ in flat)
+        done = PartsDone(self._progress, len(groups), [g for g, _ in flat])
         for (stop, max_new_tokens), positions in kinds.items():
             lengths = [len(encoded[position]) + max_new_tokens for position in positions]
             for batch in plan_batches(lengths, budget_tokens=self._batch_tokens):
                 chosen = [positions[i] for i in batch]
                 texts = self._generate_batch([encoded[position] for position in chosen], stop, max_new_tokens)
                 made.update(zip(chosen, texts, strict=True))
-                open_prompts.subtract(flat[position][0] for position in chosen)
-                if self._progress:
-                    self._progress(len(groups) - sum(n > 0 for n in open_prompts.values()), len(groups))
+                done.tell(flat[position][0] for position in chosen)
         texts_in_order = iter(made[position] for position in range(len(flat)))
         return [[next(texts_in_order) for _ in group] for group in groups]
 

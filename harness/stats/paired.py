@@ -18,15 +18,13 @@ Counts: TypeAlias = int | float | np.integer[Any] | Real[np.ndarray, " ..."]
 _ALMOST_ONE = 1 - 1e-12
 
 
-def tango_z(
-    n_lost: Counts, n_gained: Counts, n_items: int | float, margin: float, sigma: float = 0.0
-) -> Float[np.ndarray, " ..."]:
+def tango_z(n_lost: Counts, n_gained: Counts, n_items: int | float, margin: float) -> Float[np.ndarray, " ..."]:
     """The score statistic of H0: loss = ``margin``; positive when more than ``margin`` was lost. Unbounded, unitless.
 
     The nuisance (the rate of gained items) is its maximum-likelihood estimate under H0 (Tango 1998, Statistics in
-    Medicine 17:891, eq. 4); at margin 0 this is McNemar's (b - c)/sqrt(b + c). ``margin`` is in [-1, 1]. ``sigma``, in
-    fractions of all items, is the standard deviation that re-compressing adds to the loss; its square joins the
-    variance. Zero variance (no flips and margin 0): 0, or +-inf by the sign of loss - margin.
+    Medicine 17:891, eq. 4); at margin 0 this is McNemar's (b - c)/sqrt(b + c). ``margin`` is in [-1, 1]. Zero
+    variance (no flips and margin 0): 0, or +-inf by the sign of loss - margin. Where re-compressing moves the loss,
+    ``recompression`` has the tests.
 
     >>> round(float(tango_z(12, 2, 1000, 0.0)), 4)
     2.6726
@@ -36,11 +34,11 @@ def tango_z(
     0.0
     """
     if margin < 0:
-        return np.asarray(-tango_z(n_gained, n_lost, n_items, -margin, sigma))
-    _check(n_items, margin, sigma)
+        return np.asarray(-tango_z(n_gained, n_lost, n_items, -margin))
+    _check(n_items, margin)
     lost, gained = np.asarray(n_lost, dtype=np.float64), np.asarray(n_gained, dtype=np.float64)
     variance = tango_variance(lost, gained, n_items, margin)
-    return _standardize(lost - gained - n_items * margin, n_items * variance + (n_items * sigma) ** 2)
+    return _standardize(lost - gained - n_items * margin, n_items * variance)
 
 
 def tango_variance(n_lost: Counts, n_gained: Counts, n_items: int | float, margin: float) -> Float[np.ndarray, " ..."]:
@@ -74,10 +72,8 @@ def wald_variance(n_lost: Counts, n_gained: Counts, n_items: int | float) -> Flo
     return np.asarray(np.maximum((lost + gained - (lost - gained) ** 2 / n_items) / n_items, 0.0))
 
 
-def wald_z(
-    n_lost: Counts, n_gained: Counts, n_items: int | float, margin: float, sigma: float = 0.0
-) -> Float[np.ndarray, " ..."]:
-    """The Wald statistic of H0: loss = ``margin``, with the variance as observed; sign, range, ``sigma`` as in ``tango_z``.
+def wald_z(n_lost: Counts, n_gained: Counts, n_items: int | float, margin: float) -> Float[np.ndarray, " ..."]:
+    """The Wald statistic of H0: loss = ``margin``, with the variance as observed; sign and range as in ``tango_z``.
 
     Zero variance (no item flipped, or every item did the same way): +-inf by the sign of loss - margin, 0 at equality.
 
@@ -86,15 +82,13 @@ def wald_z(
     >>> float(wald_z(0, 0, 1000, 0.005))
     -inf
     """
-    _check(n_items, margin, sigma)
+    _check(n_items, margin)
     lost, gained = np.asarray(n_lost, dtype=np.float64), np.asarray(n_gained, dtype=np.float64)
-    variance = n_items * wald_variance(lost, gained, n_items) + (n_items * sigma) ** 2
+    variance = n_items * wald_variance(lost, gained, n_items)
     return _standardize(lost - gained - n_items * margin, variance)
 
 
-def tango_interval(
-    n_lost: int | float, n_gained: int | float, n_items: int | float, level: float, sigma: float = 0.0
-) -> tuple[float, float]:
+def tango_interval(n_lost: int | float, n_gained: int | float, n_items: int | float, level: float) -> tuple[float, float]:
     """The two-sided score interval of the loss at confidence ``level``: every margin that ``tango_z`` does not reject.
 
     In fractions of all items, inside [-1, 1]. With no flip at all its ends are +-z^2/(N + z^2), about 3.8/N at 0.95.
@@ -104,10 +98,10 @@ def tango_interval(
     (0.00314, 0.01909)
     """
     z = float(ndtri((1 + level) / 2))
-    return -loss_limit(n_gained, n_lost, n_items, z, sigma), loss_limit(n_lost, n_gained, n_items, z, sigma)
+    return -loss_limit(n_gained, n_lost, n_items, z), loss_limit(n_lost, n_gained, n_items, z)
 
 
-def loss_limit(n_lost: int | float, n_gained: int | float, n_items: int | float, z: float, sigma: float = 0.0) -> float:
+def loss_limit(n_lost: int | float, n_gained: int | float, n_items: int | float, z: float) -> float:
     """The smallest margin that lies above the loss by ``z`` standard errors: ``tango_z`` there is -z. At most 1.
 
     >>> round(loss_limit(0, 0, 1000, 1.959964), 5)
@@ -116,7 +110,7 @@ def loss_limit(n_lost: int | float, n_gained: int | float, n_items: int | float,
     loss = (n_lost - n_gained) / n_items
 
     def excess(margin: float) -> float:
-        return float(tango_z(n_lost, n_gained, n_items, margin, sigma)) + z
+        return float(tango_z(n_lost, n_gained, n_items, margin)) + z
 
     if loss >= _ALMOST_ONE or excess(_ALMOST_ONE) > 0:
         return 1.0
@@ -146,6 +140,6 @@ def _standardize(excess: Counts, variance: Counts) -> Float[np.ndarray, " ..."]:
     return np.where(excess == 0, 0.0, z)
 
 
-def _check(n_items: int | float, margin: float, sigma: float) -> None:
-    if not (n_items > 0 and -1 <= margin <= 1 and sigma >= 0):
-        raise ValueError(f"n_items > 0, margin in [-1, 1] and sigma >= 0 are needed, got {n_items}, {margin}, {sigma}")
+def _check(n_items: int | float, margin: float) -> None:
+    if not (n_items > 0 and -1 <= margin <= 1):
+        raise ValueError(f"n_items > 0 and a margin in [-1, 1] are needed, got {n_items} and {margin}")

@@ -33,6 +33,12 @@ class Spread:
     sigma: float
     df: float
 
+    def __post_init__(self) -> None:
+        if not (self.sigma >= 0 and self.df > 0):
+            raise ValueError(
+                f"a spread of at least 0 with more than 0 degrees of freedom is needed, got {self.sigma}, {self.df}"
+            )
+
 
 NO_SPREAD = Spread(0.0, math.inf)
 """Compressing again gives the same weights."""

@@ -73,43 +73,26 @@ def test_swapping_lost_and_gained_flips_the_sign(table: tuple[int, int, int], ma
     assert tango_interval(c, b, n, 0.95) == pytest.approx((-high, -low), abs=1e-9)
 
 
-@given(counts(), MARGINS, st.floats(0, 0.05))
-def test_tango_rises_with_lost_items_and_falls_with_gained_ones(
-    table: tuple[int, int, int], margin: float, sigma: float
-) -> None:
+@given(counts(), MARGINS)
+def test_tango_rises_with_lost_items_and_falls_with_gained_ones(table: tuple[int, int, int], margin: float) -> None:
     b, c, n = table
     if b + c == n:
         return
-    here = float(tango_z(b, c, n, margin, sigma))
-    assert float(tango_z(b + 1, c, n, margin, sigma)) >= here - 1e-9
-    assert float(tango_z(b, c + 1, n, margin, sigma)) <= here + 1e-9
+    here = float(tango_z(b, c, n, margin))
+    assert float(tango_z(b + 1, c, n, margin)) >= here - 1e-9
+    assert float(tango_z(b, c + 1, n, margin)) <= here + 1e-9
 
 
-@given(counts(), MARGINS, st.floats(0, 0.05))
-def test_the_spread_of_recompressions_only_takes_evidence_away(
-    table: tuple[int, int, int], margin: float, sigma: float
-) -> None:
-    b, c, n = table
-    for z in (tango_z, wald_z):
-        assert abs(float(z(b, c, n, margin, sigma))) <= abs(float(z(b, c, n, margin))) + 1e-12
-
-
-def test_sigma_adds_its_square_to_the_variance_of_the_loss() -> None:
-    plain, noisy = float(wald_z(54, 45, 1000, 0.005)), float(wald_z(54, 45, 1000, 0.005, 0.02))
-    variance = ((54 + 45) / 1000 - 0.009**2) / 1000
-    assert noisy / plain == pytest.approx(math.sqrt(variance / (variance + 0.02**2)))
-
-
-@given(counts(), st.sampled_from([0.8, 0.95, 0.999]), st.sampled_from([0.0, 0.01]))
-def test_the_interval_is_where_the_score_test_does_not_reject(table: tuple[int, int, int], level: float, sigma: float) -> None:
+@given(counts(), st.sampled_from([0.8, 0.95, 0.999]))
+def test_the_interval_is_where_the_score_test_does_not_reject(table: tuple[int, int, int], level: float) -> None:
     b, c, n = table
     z = float(special.ndtri((1 + level) / 2))
-    low, high = tango_interval(b, c, n, level, sigma)
+    low, high = tango_interval(b, c, n, level)
     assert -1 <= low <= (b - c) / n <= high <= 1
     if high < 0.999:
-        assert float(tango_z(b, c, n, high, sigma)) == pytest.approx(-z, abs=1e-4)
+        assert float(tango_z(b, c, n, high)) == pytest.approx(-z, abs=1e-4)
     if low > -0.999:
-        assert float(tango_z(b, c, n, low, sigma)) == pytest.approx(z, abs=1e-4)
+        assert float(tango_z(b, c, n, low)) == pytest.approx(z, abs=1e-4)
 
 
 def test_no_flips_in_n_items_prove_a_loss_below_about_four_over_n() -> None:
@@ -145,6 +128,8 @@ def test_counts_may_be_grids() -> None:
 
 
 def test_impossible_arguments_are_refused() -> None:
-    for arguments in [(0, 0, 0, 0.0, 0.0), (0, 0, 10, 1.5, 0.0), (0, 0, 10, 0.0, -1.0), (0, 0, 10, math.nan, 0.0)]:
+    for arguments in [(0, 0, 0, 0.0), (0, 0, 10, 1.5), (0, 0, 10, -1.5), (0, 0, 10, math.nan)]:
         with pytest.raises(ValueError, match="n_items > 0"):
             tango_z(*arguments)
+        with pytest.raises(ValueError, match="n_items > 0"):
+            wald_z(*arguments)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
-from harness.stats.paired import loss_limit, tango_interval, tango_z, wald_z
+from harness.stats.paired import loss_limit, tango_interval, tango_variance, tango_z, wald_variance, wald_z
 from harness.stats.recompression import (
     NO_SPREAD,
     Spread,
@@ -159,3 +159,27 @@ def test_more_runs_find_smaller_losses() -> None:
     assert needed(3) > 0.2
     assert needed(5) < needed(3) / 2
     assert needed(9) < needed(5) * 0.75
+
+
+def test_a_known_spread_adds_its_square_to_the_variance_of_the_loss() -> None:
+    wald, tango = float(wald_variance(54, 45, 1000)), float(tango_variance(54, 45, 1000, 0.005))
+    scale = math.sqrt(max(wald, tango) / 1000 + 0.02**2)
+    found = float(p_loss_above(54, 45, 1000, 0.005, Spread(0.02, math.inf)))
+    assert found == pytest.approx(stats.norm.sf((0.009 - 0.005) / scale))
+
+
+@pytest.mark.parametrize("spread", [NO_SPREAD, Spread(0.01, math.inf), Spread(0.01, 4.0)])
+@given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.8, 0.95, 0.999]))
+def test_the_interval_is_where_neither_side_is_rejected(spread: Spread, b: int, c: int, level: float) -> None:
+    low, high = loss_interval_with_spread(b, c, 400, level, spread)
+    assert -1 <= low <= (b - c) / 400 <= high <= 1
+    if high < 0.999:
+        assert float(p_loss_below(b, c, 400, high, spread)) == pytest.approx((1 - level) / 2, rel=1e-3)
+    if low > -0.999:
+        assert float(p_loss_below(c, b, 400, -low, spread)) == pytest.approx((1 - level) / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize(("sigma", "df"), [(-1.0, 2.0), (math.nan, 2.0), (0.01, 0.0), (0.01, math.nan)])
+def test_a_spread_that_can_not_be_is_refused(sigma: float, df: float) -> None:
+    with pytest.raises(ValueError, match="is needed"):
+        Spread(sigma, df)
