@@ -41,7 +41,8 @@ def round_to_nearest(
 ) -> Float[Tensor, "rows columns"]:
     """A weight matrix on the nearest points of its grid (see ``fit_grid``), dequantized, in float32.
 
-    The error is at most half a step, and with float16 scales up to (2^bits - 1) * 2^-12 steps more at a group's ends.
+    The error is at most half a step, and at a group's ends what float16 rounded off its scale more: (2^bits - 1) * 2^-12
+    steps on a symmetric grid, twice that on an asymmetric one, whose codes reach over the group from one end.
 
     >>> round_to_nearest(torch.tensor([[-3.5, 1.0, 2.0, 0.4]]), bits=3, group_size=0, symmetric=True)
     tensor([[-4.,  1.,  2.,  0.]])

@@ -1,7 +1,7 @@
 """Facts: the project's own LAMA-shaped probe, asked in two ways.
 
 ``facts`` (primary) ranks at most 12 candidate answers by the log-likelihood of the whole sentence, as BEAR does (Wiland et
-al. 2024). ``facts_blank`` reads up to the blank and ranks the relation's single-token answers there, as LAMA does (Petroni
+al. 2024). ``facts_blank`` asks at the blank and ranks the relation's single-token answers there, as LAMA does (Petroni
 et al. 2019); it has its own N and is a guard, not more evidence. The data and their provenance lie in ``data/facts``.
 """
 
@@ -73,7 +73,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class FactsBlank:
-    """Rank the relation's single-token answers at the blank, read from left to right: P@1, and the rank for P@10 and MRR."""
+    """Rank the relation's single-token answers at the blank: P@1, and the rank for P@10 and MRR.
+
+    What lies after the blank is read by encoders and encoder-decoders; a decoder reads from left to right.
+    """
 
     limit: int | None = None
     folder: Path = FOLDER
@@ -107,7 +110,7 @@ class FactsBlank:
                 f"{self.name}: this tokenizer writes no answer as one token, so there is nothing to ask; leave the task out."
             )
         kept = sample(items, self.limit, SEED)
-        protocol = "log-likelihood of single-token answers at the blank, left to right, over the relation's vocabulary"
+        protocol = "log-likelihood of single-token answers at the blank over the relation's vocabulary"
         return _info(self, protocol, book, kept, excluded), kept
 
     def requests(self, item: Item) -> tuple[Request, ...]:
