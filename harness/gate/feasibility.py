@@ -33,7 +33,7 @@ class Feasibility:
         if self.feasible:
             return f"{name}: {self.n_items:,} items are enough to prove {margin}."
         if self.n_needed is None:
-            return f"{name}: no number of items proves {margin} against this spread of re-compressions."
+            return f"{name}: {margin} can hardly be proven by any number of items, so much do re-compressions spread."
         return f"{name}: {self.n_items:,} items can hardly prove {margin} even if nothing changed; {self.n_needed:,} would do."
 
 
