@@ -12,6 +12,7 @@ from harness.models.loaded import LoadedModel
 from harness.scoring import Progress, Reading, Request, Score
 from harness.scoring.answers import PartsDone, broken_score
 from harness.scoring.encode import Encoded, window_tokens
+from harness.scoring.memory import Halving
 from harness.scoring.plain import BUDGET_TOKENS, score_plain
 from harness.scoring.readout import TokenReading
 from harness.scoring.rolling import encode_pieces
@@ -67,7 +68,8 @@ class DecoderScorer:
         rope = getattr(config, "rope_parameters", None) or {}
         row_by_row = rope.get("rope_type") in _ROPE_BY_BATCH
         self._model = model
-        self._engine = TreeEngine(model, batch_tokens)
+        self._halving = Halving()
+        self._engine = TreeEngine(model, batch_tokens, self._halving)
         self._plain_tokens = 1 if row_by_row else min(batch_tokens, BUDGET_TOKENS)
         self._window = window_tokens(config, model.tokenizer)
         self._deepest = min(self._window, deepest_path(config) or self._window)
@@ -91,8 +93,10 @@ class DecoderScorer:
         for trie, rows in zip(tries, by_trie, strict=True):
             readings.update(zip(((trie.group, request) for request in trie.requests), rows, strict=True))
         requests = [encoded[group][request] for group, request in plain]
-        budget, told = self._plain_tokens, _groups_of(plain, done)
-        readings.update(zip(plain, score_plain(self._model, requests, budget_tokens=budget, done=told), strict=True))
+        made = score_plain(
+            self._model, requests, budget_tokens=self._plain_tokens, halving=self._halving, done=_groups_of(plain, done)
+        )
+        readings.update(zip(plain, made, strict=True))
         self.tokens_fed += tokens_to_feed(tries, stems) + sum(len(request.tokens) - 1 for request in requests)
         in_order = [iter([readings[g, r] for r in range(len(row))]) for g, row in enumerate(encoded)]
         return [

@@ -6,7 +6,8 @@ What several tries begin with, their stem, is fed once; its keys and values then
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from harness.models.loaded import LoadedModel
+from harness.scoring.memory import Halving
 from harness.scoring.plan import plan_batches
 from harness.scoring.readout import TokenReading, read_logits
 from harness.scoring.stems import Stem
@@ -38,6 +40,7 @@ class TreeEngine:
 
     model: LoadedModel
     budget_tokens: int
+    halving: Halving = field(default_factory=Halving)
 
     def score(
         self, tries: Sequence[Trie], stems: Sequence[Stem], done: Callable[[Sequence[int]], None] | None = None
@@ -51,9 +54,11 @@ class TreeEngine:
             rows = [tries[position].n_nodes - n for position in stem.members]
             most_rows = max(1, KEPT_TOKENS // n) if n else None
             for batch in plan_batches(rows, budget_tokens=self.budget_tokens, most_rows=most_rows):
-                positions = [stem.members[row] for row in batch]
+                chosen = [tries[stem.members[row]] for row in batch]
                 with torch.inference_mode():
-                    readings.update(zip(positions, self._score_batch([tries[p] for p in positions], kept), strict=True))
+                    made = self.halving.feed(chosen, _padded_tokens, partial(self._score_batch, kept=kept))
+                positions = [stem.members[row] for row in batch]
+                readings.update(zip(positions, made, strict=True))
                 if done:
                     done(positions)
         return [readings[position] for position in range(len(tries))]
@@ -141,6 +146,10 @@ def head(model: LoadedModel, hidden: Tensor) -> Tensor:
     if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
         logits = torch.tanh(logits / cap) * cap
     return logits
+
+
+def _padded_tokens(tries: Sequence[Trie]) -> int:
+    return len(tries) * max(trie.n_nodes for trie in tries)
 
 
 def _beside_each_row(kept: Kept, n_rows: int) -> DynamicCache:
