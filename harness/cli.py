@@ -1,4 +1,4 @@
-"""The command line: ``harness measure | judge | report | baseline | noise | models | index | doctor``.
+"""The command line: ``harness measure | judge | report | baseline | noise | store | models | index | doctor``.
 
 The same three verbs as the pytest plugin. Exit codes: 0 pass, 1 regression, 4 a request that can't be met, 10 inconclusive
 where the policy fails it, 11 invalid, 130 stopped by the user.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands.baseline import add_commands as add_baseline_commands
+from harness.commands.store import add_commands as add_store_commands
 from harness.commands.terminal import Terminal
 from harness.core.errors import EXIT_INVALID, EXIT_PASS, EXIT_USAGE, ConfigError, HarnessError
 from harness.core.records import CellFailure, CellRun
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from harness.execution.progress import Progress
 
 EXIT_INTERRUPTED = 130
+
+_WITHOUT_MATRIX = frozenset({"baseline", "doctor", "index", "store", "ls", "verify", "prune"})
+"""Commands that ask for no cells, and those whose actions do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     _policy(report)
     report.add_argument("--readme", type=Path, metavar="FILE", help="also put the result table between this file's markers")
 
-    add_baseline_commands(commands, Terminal(_command, _measuring, _measure_options, print, _progress))
+    terminal = Terminal(_command, _measuring, _measure_options, print, _progress)
+    add_baseline_commands(commands, terminal)
+
+    add_store_commands(commands, terminal)
 
     models = _command(commands, "models", _models, "the models of a profile; --fetch gets and converts them")
     models.add_argument("--fetch", action="store_true", help="download and convert what is not in the cache yet")
@@ -92,7 +99,7 @@ def _command(
 ) -> argparse.ArgumentParser:
     made = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
     made.set_defaults(run=run)
-    if name not in ("baseline", "doctor", "index"):
+    if name not in _WITHOUT_MATRIX:
         made.add_argument("--profile", default="embedded", metavar="NAME", help="profile of the matrix (default: embedded)")
         made.add_argument(
             "--matrix", type=Path, default=Path("suites/matrix.toml"), metavar="FILE", help="default: %(default)s"

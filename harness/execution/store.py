@@ -28,6 +28,8 @@ from harness.core.serial import as_mapping, read_json, storage_errors, write_jso
 
 log = logging.getLogger(__name__)
 
+MANIFEST = "manifest.json"
+
 
 @record
 class WeightsManifest:
@@ -101,7 +103,7 @@ class Store:
 
     def put_weights(self, key: str, manifest: WeightsManifest) -> None:
         """Store the manifest of weights whose files are written."""
-        write_json(self.weights_folder(key) / "manifest.json", _sealed(manifest))
+        write_json(self.weights_folder(key) / MANIFEST, _sealed(manifest))
 
     def find_result(self, key: str) -> StoredResult | None:
         """A stored task result, or None where there is none or it is broken (said in the log)."""
@@ -119,7 +121,7 @@ class Store:
         write_outcomes(folder / "outcomes.parquet", result.outcomes)
         files = {name: digest_file(folder / name) for name in ("items.parquet", "outcomes.parquet")}
         made = ResultManifest(SCHEMA_VERSION, result.info, scorer, result.circumstances, files)
-        write_json(folder / "manifest.json", _sealed(made))
+        write_json(folder / MANIFEST, _sealed(made))
         self.drop_blocks(key)
 
     def put_block(self, key: str, index: int, outcomes: Outcomes) -> None:
@@ -140,7 +142,7 @@ class Store:
 
     def drop_result(self, key: str) -> None:
         """Forget a result and its blocks."""
-        (self.result_folder(key) / "manifest.json").unlink(missing_ok=True)
+        (self.result_folder(key) / MANIFEST).unlink(missing_ok=True)
         self.drop_blocks(key)
 
     def drop_blocks(self, key: str) -> None:
@@ -149,8 +151,8 @@ class Store:
             path.unlink(missing_ok=True)
 
     @contextmanager
-    def lock(self, key: str) -> Iterator[None]:
-        """Keep other processes away from one key; says so while it waits."""
+    def lock(self, key: str, *, wait: bool = True) -> Iterator[None]:
+        """Keep other processes away from one key; says so while it waits, or raises filelock's Timeout where it must not."""
         path = self.root / "locks" / f"{key}.lock"
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +161,8 @@ class Store:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
+                if not wait:
+                    raise
                 log.info("another process is working on the same thing: waiting for it")
                 lock.acquire()
         try:
@@ -178,19 +182,30 @@ def _sealed(manifest: M) -> M:
     return replace(manifest, digest=digest_json(as_mapping(replace(manifest, digest=""))))
 
 
+def check_entry(folder: Path, kind: type[M]) -> M:
+    """The manifest of an entry. Raises FileFormatError when there is none or the files are not those that were stored."""
+    path = folder / MANIFEST
+    manifest = read_json(path, kind)
+    if _sealed(manifest) != manifest:
+        raise FileFormatError(f"{path} does not have the digest that it states.")
+    for name, digest in manifest.files.items():
+        if not (folder / name).exists() or digest_file(folder / name) != digest:
+            raise FileFormatError(f"{folder / name} is not the file that was stored.")
+    return manifest
+
+
 def _checked(folder: Path, kind: type[M]) -> M | None:
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     if not path.exists():
         return None
     try:
-        manifest = read_json(path, kind)
-        if _sealed(manifest) != manifest:
-            raise FileFormatError(f"{path} does not have the digest that it states.")
-        for name, digest in manifest.files.items():
-            if not (folder / name).exists() or digest_file(folder / name) != digest:
-                raise FileFormatError(f"{folder / name} is not the file that was stored.")
+        manifest = check_entry(folder, kind)
     except FileFormatError as error:
         log.warning("stored entry is broken and is made again: %s", error)
         path.unlink(missing_ok=True)
         return None
+    try:
+        os.utime(path)  # when it was last asked for: what nobody asks for can be pruned
+    except OSError as error:  # a store that is only read
+        log.debug("the time of use of %s can't be noted: %s", path, error)
     return manifest

@@ -91,6 +91,14 @@ def check_folder(folder: Path, weights_digest: str) -> None:
         raise ModelError(f"the cached model {folder} was edited since it was converted: run again, it will be made anew.")
 
 
+def converted_fault(folder: Path) -> str | None:
+    """What is wrong with a converted model, found by reading all of it; None: nothing. A broken one is made again."""
+    if _intact(folder, folder.name, verify=True) is not None:
+        return None
+    (folder / MANIFEST).unlink(missing_ok=True)
+    return f"{folder} is not what was converted."
+
+
 # ------------------------------------------------------------------------------------------------ making and checking
 
 

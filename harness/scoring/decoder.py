@@ -12,13 +12,16 @@ from harness.models.loaded import LoadedModel
 from harness.scoring import Progress, Reading, Request, Score
 from harness.scoring.answers import PartsDone, broken_score
 from harness.scoring.encode import Encoded, window_tokens
+from harness.scoring.memory import Halving
 from harness.scoring.plain import BUDGET_TOKENS, score_plain
 from harness.scoring.readout import TokenReading
 from harness.scoring.rolling import encode_pieces
+from harness.scoring.stems import SHORTEST_STEM_TOKENS, Stem, find_stems, tokens_to_feed
 from harness.scoring.tree import TreeEngine, deepest_path
 from harness.scoring.trie import Trie, make_tries
 
 ScoringPath = Literal["tree", "plain"]
+Held = Literal["tree", "stems"]
 
 BATCH_TOKENS = 1024
 """Padded tokens fed at once: enough to keep two cores busy, small enough for their caches (measured on SmolLM2-135M)."""
@@ -39,7 +42,8 @@ class DecoderScorer:
     """Scores requests with a loaded decoder. ``path`` says how: "tree", or "plain" where the model can't take tree masks.
 
     The choice is made at construction by comparing both on a small probe, or forced. Groups that reach beyond a sliding
-    window are always scored plainly. ``tokens_fed`` counts fed tokens, padding left out.
+    window are always scored plainly. ``keeps_stems``: whether what several groups begin with (at least ``shortest_stem``
+    tokens) is fed once for all of them, which the probe must allow, too. ``tokens_fed`` counts fed tokens, padding left out.
     """
 
     identities: ClassVar[dict[Reading, str]] = {
@@ -55,6 +59,7 @@ class DecoderScorer:
         *,
         batch_tokens: int = BATCH_TOKENS,
         path: Literal["auto", "tree", "plain"] = "auto",
+        shortest_stem: int = SHORTEST_STEM_TOKENS,
         progress: Progress | None = None,
     ) -> None:
         if batch_tokens < 1:
@@ -63,15 +68,17 @@ class DecoderScorer:
         rope = getattr(config, "rope_parameters", None) or {}
         row_by_row = rope.get("rope_type") in _ROPE_BY_BATCH
         self._model = model
-        self._engine = TreeEngine(model, batch_tokens)
+        self._halving = Halving()
+        self._engine = TreeEngine(model, batch_tokens, self._halving)
         self._plain_tokens = 1 if row_by_row else min(batch_tokens, BUDGET_TOKENS)
         self._window = window_tokens(config, model.tokenizer)
         self._deepest = min(self._window, deepest_path(config) or self._window)
+        self._shortest_stem = shortest_stem
         self._progress = progress
         self.tokens_fed = 0
-        self.path: ScoringPath = (
-            path if path != "auto" else "plain" if row_by_row or not _tree_agrees(model, self._deepest) else "tree"
-        )
+        holds: set[Held] = set() if path == "plain" or (path == "auto" and row_by_row) else _what_holds(model, self._deepest)
+        self.path: ScoringPath = path if path != "auto" else "tree" if "tree" in holds else "plain"
+        self.keeps_stems = "stems" in holds
 
     def score(self, groups: Sequence[Sequence[Request]]) -> list[list[Score]]:
         """The scores of each group's requests, in order. Raises ScoreError for a score that is not finite."""
@@ -81,13 +88,16 @@ class DecoderScorer:
         parts = [trie.group for trie in tries] + [group for group, _ in plain]
         done = PartsDone(self._progress, len(groups), parts)
         readings: dict[tuple[int, int], TokenReading] = {}
-        by_trie = self._engine.score(tries, lambda batch: done.tell(tries[position].group for position in batch))
+        stems = find_stems(tries, self._shortest_stem if self.keeps_stems else None)
+        by_trie = self._engine.score(tries, stems, lambda batch: done.tell(tries[position].group for position in batch))
         for trie, rows in zip(tries, by_trie, strict=True):
             readings.update(zip(((trie.group, request) for request in trie.requests), rows, strict=True))
         requests = [encoded[group][request] for group, request in plain]
-        budget, told = self._plain_tokens, _groups_of(plain, done)
-        readings.update(zip(plain, score_plain(self._model, requests, budget_tokens=budget, done=told), strict=True))
-        self.tokens_fed += sum(trie.n_nodes for trie in tries) + sum(len(request.tokens) - 1 for request in requests)
+        made = score_plain(
+            self._model, requests, budget_tokens=self._plain_tokens, halving=self._halving, done=_groups_of(plain, done)
+        )
+        readings.update(zip(plain, made, strict=True))
+        self.tokens_fed += tokens_to_feed(tries, stems) + sum(len(request.tokens) - 1 for request in requests)
         in_order = [iter([readings[g, r] for r in range(len(row))]) for g, row in enumerate(encoded)]
         return [
             [
@@ -120,20 +130,29 @@ def _score(readings: Sequence[TokenReading], request: Request, model: LoadedMode
 # ------------------------------------------------------------------------------------------------ does the tree path hold?
 
 
-def _tree_agrees(model: LoadedModel, deepest: int) -> bool:
-    """Whether the tree path gives this model's plain scores on a small probe with branches, two roots and padding."""
+def _what_holds(model: LoadedModel, deepest: int) -> set[Held]:
+    """Whether the tree path, and stems on it, give this model's plain scores on a probe with branches, roots and padding."""
     groups = _probe(model.module.get_input_embeddings().num_embeddings, deepest)  # type: ignore[operator]
     tries = [trie for group, requests in enumerate(groups) for trie in make_tries(group, requests, max_nodes=MAX_TRIE_NODES)]
     requests = [request for group in groups for request in group]
     plain = score_plain(model, requests)
-    one_by_one = score_plain(model, requests, budget_tokens=1)
+    noise_nats = _largest_difference(plain, score_plain(model, requests, budget_tokens=1))
+    # weights ruined by compression multiply rounding errors
+    tolerance_nats = max(_AGREE_NATS[model.dtype], 10 * noise_nats)
+    engine = TreeEngine(model, budget_tokens=MAX_TRIE_NODES)
+    ways: dict[Held, list[Stem]] = {"tree": find_stems(tries, None), "stems": find_stems(tries, 2)}
+    return {held for held, stems in ways.items() if _agrees(engine, tries, stems, plain, tolerance_nats)}
+
+
+def _agrees(
+    engine: TreeEngine, tries: Sequence[Trie], stems: Sequence[Stem], plain: Sequence[TokenReading], tolerance_nats: float
+) -> bool:
     try:
-        by_trie = TreeEngine(model, budget_tokens=MAX_TRIE_NODES).score(tries)
+        by_trie = engine.score(tries, stems)
     except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError):
-        return False  # an architecture that takes no 4-D mask or no positions says so in many ways
+        return False  # an architecture that takes no 4-D mask, no positions or no keys and values says so in many ways
     tree = [reading for readings in by_trie for reading in readings]
-    noise_nats = _largest_difference(plain, one_by_one)  # weights ruined by compression multiply rounding errors
-    return _largest_difference(tree, plain) <= max(_AGREE_NATS[model.dtype], 10 * noise_nats)
+    return _largest_difference(tree, plain) <= tolerance_nats
 
 
 def _largest_difference(some: Sequence[TokenReading], others: Sequence[TokenReading]) -> float:
@@ -141,7 +160,7 @@ def _largest_difference(some: Sequence[TokenReading], others: Sequence[TokenRead
 
 
 def _probe(vocabulary: int, deepest: int) -> list[list[Encoded]]:
-    """Two groups of made-up requests, cut to ``deepest``: a stem with branches of several depths, and a second root."""
+    """Groups of made-up requests, cut to ``deepest``: a stem with branches of several depths, a second root, a shared stem."""
 
     def tokens(start: int, n: int) -> tuple[int, ...]:
         return tuple((start + 17 * i * i + 5 * i) % vocabulary for i in range(n))
@@ -150,8 +169,11 @@ def _probe(vocabulary: int, deepest: int) -> list[list[Encoded]]:
     branches = [stem + tokens(start, n) for start, n in ((101, 4), (203, 2), (307, 5))]
     deeper = branches[0] + tokens(409, 3)
     other_root = tokens(29, 5)
-    groups = ([*branches, deeper, other_root], [stem])
-    return [[Encoded(path[: deepest + 1], len(path[: deepest + 1]) - 1) for path in group] for group in groups]
+    groups = ([*branches, deeper, other_root], [stem], branches, [stem + other_root, stem + tokens(53, 7)])
+    cut = [[path[: deepest + 1] for path in group] for group in groups]
+    # the first two are read from their first token on, the others after what they share
+    n_before = (1, 1, len(stem) - 1, len(stem) - 1)
+    return [[Encoded(path, max(1, len(path) - n)) for path in group] for group, n in zip(cut, n_before, strict=True)]
 
 
 def _groups_of(plain: Sequence[tuple[int, int]], done: PartsDone) -> Callable[[Sequence[int]], None]:

@@ -26,6 +26,7 @@ from harness.scoring import Progress, Reading, Request, Score
 from harness.scoring.answers import GroupsDone, check_readings, read_places, sum_up
 from harness.scoring.encode import window_tokens
 from harness.scoring.gap import Sentence, read_sentences
+from harness.scoring.memory import Halving
 from harness.scoring.readout import TokenReading
 from harness.scoring.rows import RowPlan, Rows, plan_rows
 
@@ -52,6 +53,7 @@ class EncoderScorer:
         self._batch_tokens = batch_tokens
         self._window = _window(model)
         self._progress = progress
+        self._halving = Halving()
         self.tokens_fed = 0
         self.reads_everywhere = not _head_runs_anywhere(model)
 
@@ -87,8 +89,18 @@ class EncoderScorer:
         return TokenReading(logprobs, is_top)
 
     def _logits(self, ids: Tensor, places: Int[np.ndarray, " places"]) -> Tensor:
-        """The logits at places (row x width + position), [places, vocabulary]."""
-        where = torch.from_numpy(places).to(ids.device)
+        """The logits at places (row x width + position, in order), [places, vocabulary]."""
+        width = ids.shape[1]
+        of_rows = np.split(places % width, np.searchsorted(places, width * np.arange(1, len(ids))))
+
+        def run(rows: Sequence[int]) -> tuple[Tensor, ...]:
+            places_here = np.concatenate([width * i + of_rows[row] for i, row in enumerate(rows)])
+            made = self._logits_at(ids[list(rows)], torch.from_numpy(places_here).to(ids.device))
+            return torch.split(made, [len(of_rows[row]) for row in rows])
+
+        return torch.cat(self._halving.feed(range(len(ids)), lambda rows: len(rows) * width, run))
+
+    def _logits_at(self, ids: Tensor, where: Int[Tensor, " places"]) -> Tensor:
         module: Any = self._model.module
         if self.reads_everywhere:
             everywhere: Tensor = module(input_ids=ids).logits

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +23,7 @@ from harness.models.quiet import quiet_transformers
 from harness.scoring import Generated, Progress, Prompt
 from harness.scoring.answers import PartsDone
 from harness.scoring.encode import window_tokens
+from harness.scoring.memory import Halving
 from harness.scoring.plan import plan_batches
 
 BATCH_TOKENS = 4096
@@ -46,6 +48,7 @@ class GreedyGenerator:
         self._is_encoder_decoder = bool(model.module.config.is_encoder_decoder)  # type: ignore[union-attr]
         self._window = window_tokens(model.module.config, model.tokenizer)
         self._progress = progress
+        self._halving = Halving()
         self._batch_tokens = batch_tokens if _padding_is_harmless(model) else 1
 
     def generate(self, groups: Sequence[Sequence[Prompt]]) -> list[list[Generated]]:
@@ -61,7 +64,11 @@ class GreedyGenerator:
             lengths = [len(encoded[position]) + max_new_tokens for position in positions]
             for batch in plan_batches(lengths, budget_tokens=self._batch_tokens):
                 chosen = [positions[i] for i in batch]
-                texts = self._generate_batch([encoded[position] for position in chosen], stop, max_new_tokens)
+                texts = self._halving.feed(
+                    [encoded[position] for position in chosen],
+                    lambda rows, n_new=max_new_tokens: len(rows) * (max(map(len, rows)) + n_new),  # type: ignore[misc]
+                    partial(self._generate_batch, stop=stop, max_new_tokens=max_new_tokens),
+                )
                 made.update(zip(chosen, texts, strict=True))
                 done.tell(flat[position][0] for position in chosen)
         texts_in_order = iter(made[position] for position in range(len(flat)))

@@ -6,11 +6,13 @@ Slow and free of assumptions about the architecture: causal models never look ri
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
 from harness.models.loaded import LoadedModel
 from harness.scoring.encode import Encoded
+from harness.scoring.memory import Halving
 from harness.scoring.plan import plan_batches
 from harness.scoring.readout import TokenReading, read_logits
 
@@ -23,22 +25,34 @@ def score_plain(
     requests: Sequence[Encoded],
     *,
     budget_tokens: int = BUDGET_TOKENS,
+    halving: Halving | None = None,
     done: Callable[[Sequence[int]], None] | None = None,
 ) -> list[TokenReading]:
     """What each request's scored tokens read, in order. ``done`` gets each batch's positions."""
+    halving = halving or Halving()
     readings: dict[int, TokenReading] = {}
-    fed = [len(request.tokens) - 1 for request in requests]
-    for batch in plan_batches(fed, budget_tokens=budget_tokens):
-        width = fed[batch[0]]
-        ids = torch.zeros((len(batch), width), dtype=torch.long)
-        for row, position in enumerate(batch):
-            ids[row, : fed[position]] = torch.tensor(requests[position].tokens[:-1])
+    for batch in plan_batches([_fed(request) for request in requests], budget_tokens=budget_tokens):
+        chosen = [requests[position] for position in batch]
         with torch.inference_mode():
-            logits = model.module(input_ids=ids.to(model.device), use_cache=False).logits  # [rows, width, vocabulary]
-            for row, position in enumerate(batch):
-                n, tokens = requests[position].n_scored, requests[position].tokens
-                read = read_logits(logits[row, fed[position] - n : fed[position]], range(n), tokens[-n:])
-                readings[position] = read
+            made = halving.feed(chosen, lambda rows: len(rows) * max(map(_fed, rows)), partial(_score_batch, model))
+        readings.update(zip(batch, made, strict=True))
         if done:
             done(batch)
     return [readings[position] for position in range(len(requests))]
+
+
+def _score_batch(model: LoadedModel, requests: Sequence[Encoded]) -> list[TokenReading]:
+    ids = torch.zeros((len(requests), max(map(_fed, requests))), dtype=torch.long)
+    for row, request in enumerate(requests):
+        ids[row, : _fed(request)] = torch.tensor(request.tokens[:-1])
+    logits = model.module(input_ids=ids.to(model.device), use_cache=False).logits  # [rows, width, vocabulary]
+    made = []
+    for row, request in enumerate(requests):
+        n, fed = request.n_scored, _fed(request)
+        made.append(read_logits(logits[row, fed - n : fed], range(n), request.tokens[-n:]))
+    return made
+
+
+def _fed(request: Encoded) -> int:
+    """How many tokens are fed: the last one is only read."""
+    return len(request.tokens) - 1

@@ -3,7 +3,8 @@ its states. What is fed and what is scored, ``scoring.pairs`` says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from harness.models.seq2seq import decoder_start
 from harness.scoring import Progress, Reading, Request, Score
 from harness.scoring.answers import GroupsDone, check_readings, read_places, sum_up
 from harness.scoring.encode import window_tokens
+from harness.scoring.memory import Halving
 from harness.scoring.pairs import Pair, encode_pairs
 from harness.scoring.plan import plan_batches
 from harness.scoring.readout import TokenReading
@@ -44,6 +46,7 @@ class Seq2SeqScorer:
         self._window = window_tokens(config, model.tokenizer)
         self._start = decoder_start(model)
         self._progress = progress
+        self._halving, self._decoder_halving = Halving(), Halving()
         self.tokens_fed = 0
 
     def score(self, groups: Sequence[Sequence[Request]]) -> list[list[Score]]:
@@ -69,12 +72,9 @@ class Seq2SeqScorer:
         n_fed = 0
         for batch in batches:
             chosen = [contexts[position] for position in batch]
-            rows: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-            for row, context in enumerate(chosen):
-                for index in asked[context]:
-                    rows.setdefault((row, (self._start, *pairs[index].target[:-1])), []).append(index)
             with torch.inference_mode():
-                self._read_batch(chosen, rows, pairs, starts, made)
+                read = partial(self._read_batch, asked=asked, pairs=pairs, starts=starts, made=made)
+                self._halving.feed(chosen, _padded_tokens, read)
             n_fed += len(batch)
             done.tell(n_fed)
         return made
@@ -82,28 +82,38 @@ class Seq2SeqScorer:
     def _read_batch(
         self,
         contexts: Sequence[tuple[int, ...]],
-        rows: dict[tuple[int, tuple[int, ...]], list[int]],
+        asked: Mapping[tuple[int, ...], Sequence[int]],
         pairs: Sequence[Pair],
         starts: Int[np.ndarray, " pairs+1"],
         made: TokenReading,
-    ) -> None:
-        """Fill in what is asked about some contexts. ``rows``: what the decoder is fed, by context, and for which pairs."""
+    ) -> Sequence[None]:
+        """Fill in what is asked about some contexts: ``asked`` names the pairs of each."""
+        rows: dict[tuple[int, tuple[int, ...]], list[int]] = {}  # what the decoder is fed, by context, and for which pairs
+        for row, context in enumerate(contexts):
+            for index in asked[context]:
+                rows.setdefault((row, (self._start, *pairs[index].target[:-1])), []).append(index)
         ids, mask = self._padded(contexts)
         module: Any = self._model.module
         states: Any = module.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
         keys = list(rows)
-        self.tokens_fed += sum(map(len, contexts)) + sum(len(fed) for _, fed in keys)
         for batch in plan_batches([ids.shape[1] + len(fed) for _, fed in keys], budget_tokens=self._batch_tokens):
-            chosen = [keys[position] for position in batch]
-            of_rows = torch.tensor([context for context, _ in chosen], device=self._model.device)
-            fed, _ = self._padded([fed for _, fed in chosen])  # the decoder never looks right: its padding needs no mask
-            logits = module(
-                encoder_outputs=BaseModelOutput(last_hidden_state=states[of_rows]),
-                attention_mask=mask[of_rows],
-                decoder_input_ids=fed,
-                use_cache=False,
-            ).logits
-            _read_targets(logits, [(row, index) for row, key in enumerate(chosen) for index in rows[key]], pairs, starts, made)
+
+            def decode(chosen: Sequence[tuple[int, tuple[int, ...]]]) -> Sequence[None]:
+                of_rows = torch.tensor([context for context, _ in chosen], device=self._model.device)
+                fed, _ = self._padded([fed for _, fed in chosen])  # the decoder never looks right: its padding needs no mask
+                logits = module(
+                    encoder_outputs=BaseModelOutput(last_hidden_state=states[of_rows]),
+                    attention_mask=mask[of_rows],
+                    decoder_input_ids=fed,
+                    use_cache=False,
+                ).logits
+                wanted = [(row, index) for row, key in enumerate(chosen) for index in rows[key]]
+                _read_targets(logits, wanted, pairs, starts, made)
+                return [None] * len(chosen)
+
+            self._decoder_halving.feed([keys[position] for position in batch], _decoded_tokens, decode)
+        self.tokens_fed += sum(map(len, contexts)) + sum(len(fed) for _, fed in keys)
+        return [None] * len(contexts)
 
     def _padded(self, rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         """Rows side by side, padded on the right, and which tokens are not padding."""
@@ -111,6 +121,14 @@ class Seq2SeqScorer:
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self._model.device)
         lengths = torch.tensor([len(row) for row in rows], device=self._model.device)
         return ids, (torch.arange(width, device=ids.device) < lengths[:, None]).long()
+
+
+def _padded_tokens(contexts: Sequence[tuple[int, ...]]) -> int:
+    return len(contexts) * max(map(len, contexts))
+
+
+def _decoded_tokens(rows: Sequence[tuple[int, tuple[int, ...]]]) -> int:
+    return len(rows) * max(len(fed) for _, fed in rows)
 
 
 def _read_targets(

@@ -14,6 +14,7 @@ from harness.models.loaded import LoadedModel
 from harness.models.tiny import TINY
 from harness.scoring import Request, Score
 from harness.scoring.decoder import DecoderScorer
+from harness.scoring.tree import deepest_path
 
 MakeModel = Callable[..., LoadedModel]
 
@@ -42,6 +43,12 @@ MIXED = [
     [],
     [Request("", "same"), Request("", "same"), Request("", "<s>same")],
     [Request("<s>starts with BOS", " and goes on"), Request("line\n", "\n  spaces  ")],
+]
+
+EXAMPLES = "Q: France? A: Paris. Q: Japan? A: Tokyo."
+FEW_SHOT = [
+    [Request(f"{EXAMPLES} Q: {country}? A:", f" {city}") for city in ("Rome", "Riga")]
+    for country in ("Italy", "Latvia", "Peru")
 ]
 
 
@@ -102,6 +109,30 @@ def test_scores_equal_a_plain_transformers_loop(architecture: str, tiny_model: M
     assert scorer.path == ("plain" if architecture in TAKES_NO_TREE else "tree")
     groups = MIXED[:3] if architecture == "mamba" else MIXED
     assert_equals_loop(model, groups, scorer.score(groups), nats=1e-4)
+
+
+@pytest.mark.parametrize("architecture", TINY)
+def test_examples_before_every_item_are_fed_once_and_change_no_score(architecture: str, tiny_model: MakeModel) -> None:
+    model = tiny_model(architecture)
+    scorer = DecoderScorer(model, shortest_stem=4)
+    assert scorer.keeps_stems == (architecture not in TAKES_NO_TREE)
+    groups = [*FEW_SHOT, *SENTENCES, FEW_SHOT[0]]
+    assert_equals_loop(model, groups, scorer.score(groups), nats=1e-4)
+    apart = DecoderScorer(model, shortest_stem=10**6)
+    apart.score(groups)
+    n_shared = len(model.tokenizer.encode(f"{EXAMPLES} Q:"))
+    reaches = len(model.tokenizer.encode(f"{EXAMPLES} Q: Latvia? A: Rome")) - 1 <= (deepest_path(model.module.config) or 10**6)
+    if scorer.keeps_stems and reaches:
+        assert apart.tokens_fed - scorer.tokens_fed >= 3 * (n_shared - 1)
+
+
+@pytest.mark.parametrize("kept", [1, 60, 10**6])
+def test_a_stem_before_few_or_many_rows_gives_the_same_scores(
+    kept: int, tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.scoring.tree.KEPT_TOKENS", kept)
+    model = tiny_model("llama")
+    assert_equals_loop(model, FEW_SHOT, DecoderScorer(model, shortest_stem=4).score(FEW_SHOT), nats=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["mistral", "gemma2"])

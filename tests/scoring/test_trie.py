@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import combinations, takewhile
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.scoring.encode import Encoded
 from harness.scoring.plan import plan_batches
+from harness.scoring.stems import find_stems, tokens_to_feed
 from harness.scoring.trie import Trie, make_tries
 
 _REQUESTS = st.lists(
@@ -60,3 +64,50 @@ def test_a_plan_feeds_every_row_once_longest_first_within_the_budget(lengths: li
     assert sorted(fed) == list(range(len(lengths)))
     assert [lengths[p] for p in fed] == sorted(lengths, reverse=True)
     assert all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= budget for batch in batches)
+
+
+_GROUPS = st.lists(_REQUESTS.filter(bool), max_size=7)
+
+
+@given(_GROUPS, st.integers(1, 4))
+def test_stems_are_beginnings_of_their_tries_that_nothing_is_read_of(groups: list[list[Encoded]], shortest: int) -> None:
+    tries = [make_tries(number, requests, max_nodes=10**6)[0] for number, requests in enumerate(groups)]
+    stems = find_stems(tries, shortest)
+    assert sorted(position for stem in stems for position in stem.members) == list(range(len(tries)))
+    for stem in stems:
+        n = len(stem.tokens)
+        assert n == 0 or (n >= shortest and len(stem.members) > 1)
+        for position in stem.members:
+            paths = [request.tokens[: len(request.tokens) - request.n_scored] for request in groups[position]]
+            assert all(path[:n] == stem.tokens and len(path) > n for path in paths)
+
+
+@given(_GROUPS, st.integers(1, 4))
+def test_no_other_way_to_share_one_stem_each_feeds_less(groups: list[list[Encoded]], shortest: int) -> None:
+    tries = [make_tries(number, requests, max_nodes=10**6)[0] for number, requests in enumerate(groups)]
+    n_fed = tokens_to_feed(tries, find_stems(tries, shortest))
+    shared = []
+    for requests in groups:
+        before = [request.tokens[: len(request.tokens) - request.n_scored] for request in requests]
+        shared.append(_common([path[:-1] for path in before]))
+    best = max(map(sum, _savings(shared, shortest)), default=0)
+    assert n_fed == sum(trie.n_nodes for trie in tries) - best
+
+
+def _savings(beginnings: list[tuple[int, ...]], shortest: int) -> Iterator[list[int]]:
+    """What each way to part the beginnings saves, part by part."""
+    if not beginnings:
+        yield []
+        return
+    first, rest = beginnings[0], range(1, len(beginnings))
+    for n in range(len(beginnings)):
+        for others in combinations(rest, n):
+            length = len(_common([first, *(beginnings[i] for i in others)]))
+            saved = n * length if length >= shortest else 0
+            left = [beginnings[i] for i in rest if i not in others]
+            yield from ([saved, *more] for more in _savings(left, shortest))
+
+
+def _common(paths: list[tuple[int, ...]]) -> tuple[int, ...]:
+    columns = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*paths, strict=False))
+    return tuple(tokens[0] for tokens in columns)

@@ -1,0 +1,243 @@
+"""Our scoring beside lm-eval's ``hf`` model class and beside the floor: the same items, one process, both sides in turn.
+
+    python benchmarks/scoring.py --data <mirror> [--tasks sciq,mmlu:5] [--items 60] [--batches 1,4,8,16]
+
+For each task: the seconds of ``HFLM.loglikelihood`` at its best batch size (found on some of the items) over ours, tokens
+fed, the largest difference of a log-likelihood, and whether every item's metric is equal. The floor is what cannot be
+avoided: each distinct token once through the body, the output layer where a score is read, and attention to what came
+before, in FLOPs, over the rate of plain matrix products at the model's own shapes, measured in this run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from torch import nn
+
+from harness.execution.matrix import read_matrix
+from harness.execution.store import Store
+from harness.knowledge.lm_eval import LmEval
+from harness.models.decoder import Decoder
+from harness.models.loaded import LoadedModel
+from harness.models.sources import resolve
+from harness.scoring import Request, Score
+from harness.scoring.decoder import DecoderScorer
+from harness.scoring.encode import encode_groups, window_tokens
+
+MATRIX = Path(__file__).parents[1] / "suites" / "matrix.toml"
+TASKS = "arc_easy,sciq,piqa,hellaswag,openbookqa,winogrande,boolq,lambada_openai,arc_challenge:25,mmlu:5"
+FEW = {"arc_challenge": 20}
+"""Items of tasks whose lm-eval side takes minutes."""
+
+LITTLE_TO_SHARE = {"boolq", "lambada_openai"}
+TUNED_ON_ITEMS = 8
+TOLERANCE_NATS = 1e-3
+GEMM_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one task took on each side."""
+
+    task: str
+    n_items: int
+    tokens_fed: int
+    tokens_distinct: int
+    tokens_lm_eval: int
+    batch: int
+    lm_eval_s: float
+    ours_s: float
+    floor_s: float
+    difference_nats: float
+    metrics_equal: bool
+
+    def line(self) -> str:
+        """The row as printed."""
+        return (
+            f"{self.task:<15} {self.n_items:>5} {self.tokens_fed:>8,} {self.tokens_distinct:>8,} {self.tokens_lm_eval:>9,}"
+            f" {self.lm_eval_s:>9.1f} {self.batch:>5} {self.ours_s:>7.1f} {self.floor_s:>7.1f}"
+            f" {self.lm_eval_s / self.ours_s:>9.2f} {self.ours_s / self.floor_s:>8.2f}"
+            f" {self.difference_nats:>9.1e} {'yes' if self.metrics_equal else 'NO':>6}"
+        )
+
+
+HEAD = (
+    f"{'task':<15} {'items':>5} {'fed':>8} {'distinct':>8} {'lm-eval':>9} {'lm-eval s':>9} {'batch':>5} {'ours s':>7}"
+    f" {'floor s':>7} {'ratio':>9} {'of floor':>8} {'nats off':>9} {'equal':>6}"
+)
+
+
+def main() -> None:
+    """Print one row a task and the geometric means; exit 1 where a score or a metric differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the offline mirror")
+    parser.add_argument("--tasks", default=TASKS, help="names, each with :examples where not zero-shot")
+    parser.add_argument("--items", type=int, default=60, help="items of each task (default: 60; arc_challenge at most 20)")
+    parser.add_argument("--batches", default="1,4,8,16", help="batch sizes of lm-eval's to choose from")
+    given = parser.parse_args()
+    logging.disable(logging.WARNING)
+    datasets.disable_progress_bars()
+    entry = read_matrix(MATRIX, "embedded").plan("llama_none_none").model
+    model = Decoder().load(resolve(entry.source, entry.sha256, Store.default().root).folder, device="cpu", dtype="float32")
+    # it sets the tokenizer's padding token: a copy keeps ours as it is
+    reference = HFLM(pretrained=model.module, tokenizer=copy.deepcopy(model.tokenizer), batch_size=1)
+    flops_per_s = gemm_rate(model)
+    print(f"matrix products at the body's shapes: {flops_per_s / 1e9:.0f} GFLOP/s with {torch.get_num_threads()} threads")
+    print(HEAD, flush=True)
+    batches = [int(size) for size in given.batches.split(",")]
+    rows = []
+    for named in given.tasks.split(","):
+        name, _, shots = named.partition(":")
+        limit = min(given.items, FEW.get(name, given.items))
+        task = LmEval(task=name, metric="acc", data=given.data, limit=limit, num_fewshot=int(shots or 0))
+        rows.append(compare(name, task, model=model, reference=reference, batches=batches, flops_per_s=flops_per_s))
+        print(rows[-1].line(), flush=True)
+    raise SystemExit(summary(rows))
+
+
+def compare(
+    name: str, task: LmEval, *, model: LoadedModel, reference: HFLM, batches: Sequence[int], flops_per_s: float
+) -> Row:
+    """Both sides on one task's items."""
+    _, items = task.build(model.tokenizer)
+    groups: list[tuple[Request, ...]] = [task.requests(item) for item in items]  # type: ignore[misc] # none is generated
+    scorer = DecoderScorer(model)
+    ours, ours_s = timed(lambda: scorer.score(groups))
+    tuned = groups[: min(TUNED_ON_ITEMS, len(groups))]
+    spent = {size: timed(partial(lm_eval_scores, reference, tuned, size))[1] for size in batches}
+    batch = min(spent, key=spent.__getitem__)
+    theirs, lm_eval_s = timed(lambda: lm_eval_scores(reference, groups, batch))
+    pairs = [(a, b) for mine, others in zip(ours, theirs, strict=True) for a, b in zip(mine, others, strict=True)]
+    verdicts = [
+        task.outcome(item, mine).correct == task.outcome(item, others).correct
+        for item, mine, others in zip(items, ours, theirs, strict=True)
+    ]
+    floor = Floor.of(model, groups)
+    return Row(
+        task=name,
+        n_items=len(items),
+        tokens_fed=scorer.tokens_fed,
+        tokens_distinct=floor.n_tokens,
+        tokens_lm_eval=floor.n_tokens_apart,
+        batch=batch,
+        lm_eval_s=lm_eval_s,
+        ours_s=ours_s,
+        floor_s=floor.flops / flops_per_s,
+        difference_nats=max(abs(a.loglik_nats - b.loglik_nats) for a, b in pairs),
+        metrics_equal=all(verdicts),
+    )
+
+
+def lm_eval_scores(reference: HFLM, groups: Sequence[Sequence[Request]], batch: int) -> list[list[Score]]:
+    """lm-eval's log-likelihoods of the requests, as ours are given."""
+    reference.batch_size_per_gpu = batch
+    flat = [Instance("loglikelihood", {}, (r.context, r.continuation), i) for group in groups for i, r in enumerate(group)]
+    found = iter(reference.loglikelihood(flat, disable_tqdm=True))
+    scores: list[list[Score]] = []
+    for group in groups:
+        told = [next(found) for _ in group]
+        n_tokens = [len(reference.tok_encode(r.continuation, add_special_tokens=False)) for r in group]
+        scores.append([Score(float(nats), bool(greedy), n) for (nats, greedy), n in zip(told, n_tokens, strict=True)])
+    return scores
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What must be computed at least: ``flops``, ``n_tokens`` distinct tokens; ``n_tokens_apart`` when each request is fed."""
+
+    flops: float
+    n_tokens: int
+    n_tokens_apart: int
+
+    @classmethod
+    def of(cls, model: LoadedModel, groups: Sequence[Sequence[Request]]) -> Floor:
+        """Over all requests: a token after the same tokens is one, wherever it stands; so is a position that is read."""
+        config: Any = model.module.config
+        encoded = [e for row in encode_groups(groups, model, window_tokens(config, model.tokenizer)) for e in row]
+        nodes: dict[tuple[int, int], int] = {}
+        depth_sum, read = 0, set()
+        for request in encoded:
+            node = 0
+            for depth, token in enumerate(request.tokens[:-1], start=1):
+                known = len(nodes)
+                node = nodes.setdefault((node, token), known + 1)
+                depth_sum += depth * (len(nodes) > known)
+                if depth >= len(request.tokens) - request.n_scored:
+                    read.add(node)
+        width = config.num_attention_heads * (
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        attention = 4 * width * config.num_hidden_layers * depth_sum
+        output = 2 * config.vocab_size * config.hidden_size * len(read)
+        flops = 2 * sum(layer.weight.numel() for layer in body_layers(model)) * len(nodes) + attention + output
+        return cls(float(flops), len(nodes), sum(len(request.tokens) - 1 for request in encoded))
+
+
+def body_layers(model: LoadedModel) -> list[nn.Linear]:
+    """The linear layers that every fed token passes."""
+    head = model.module.get_output_embeddings()  # type: ignore[operator]
+    return [layer for layer in model.module.modules() if isinstance(layer, nn.Linear) and layer is not head]
+
+
+def gemm_rate(model: LoadedModel, repeats: int = 15) -> float:
+    """FLOPs a second of plain matrix products at the shapes of one block, the median of some repeats."""
+    shapes = [tuple(layer.weight.shape) for layer in body_layers(model)]
+    weights = [torch.randn(shape) for shape in shapes[: len(shapes) // model.module.config.num_hidden_layers]]  # type: ignore[operator,union-attr]
+    inputs = [torch.randn(GEMM_ROWS, weight.shape[1]) for weight in weights]
+    flops = sum(2 * GEMM_ROWS * weight.numel() for weight in weights)
+
+    def run() -> None:
+        for x, weight in zip(inputs, weights, strict=True):
+            torch.mm(x, weight.T)
+
+    run()
+    return flops / statistics.median(timed(run)[1] for _ in range(repeats))
+
+
+def summary(rows: Sequence[Row]) -> int:
+    """Print the geometric means; 1 where the sides disagree."""
+    of_floor = geometric_mean(row.ours_s / row.floor_s for row in rows)
+    sharing = [row.lm_eval_s / row.ours_s for row in rows if row.task not in LITTLE_TO_SHARE]
+    print(f"geometric mean of the time over the floor: {of_floor:.2f} (aim: at most 1.4)")
+    if sharing:
+        print(
+            f"geometric mean of lm-eval's time over ours, where items share: {geometric_mean(sharing):.2f} (aim: at least 3)"
+        )
+    little = [(row.task, row.lm_eval_s / row.ours_s) for row in rows if row.task in LITTLE_TO_SHARE]
+    for task, ratio in little:
+        print(f"{task}: {ratio:.2f} (aim: at least 1.1)")
+    off = [row.task for row in rows if row.difference_nats > TOLERANCE_NATS or not row.metrics_equal]
+    print(
+        f"log-likelihoods within {TOLERANCE_NATS:g} nats and equal metrics: {'MISSED by ' + ', '.join(off) if off else 'met'}"
+    )
+    return int(bool(off))
+
+
+def geometric_mean(values: Any) -> float:
+    """exp of the mean logarithm."""
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))
+
+
+def timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """What ``run`` gives, and how many seconds it took."""
+    started_s = time.perf_counter()
+    return run(), time.perf_counter() - started_s
+
+
+if __name__ == "__main__":
+    main()
