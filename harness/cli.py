@@ -15,8 +15,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.baseline.command import DATA_VARIABLE, DEFAULT_BASELINES, DEFAULT_DEVICE, DEFAULT_MATRIX, DEFAULT_PROFILE
 from harness.commands.baseline import add_commands as add_baseline_commands
-from harness.commands.terminal import Terminal
+from harness.commands.terminal import Terminal, place_of
 from harness.core.errors import EXIT_INVALID, EXIT_PASS, EXIT_USAGE, ConfigError, HarnessError
 from harness.core.records import CellFailure, CellRun
 from harness.core.verdicts import CellVerdict
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.run(parsed))
     except HarnessError as error:
-        print(f"harness: {error}", file=sys.stderr)
+        told = place_of(parsed).complete(str(error)) if hasattr(parsed, "matrix") else str(error)
+        print(f"harness: {told}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("harness: stopped; finished blocks are stored and will not be measured again.", file=sys.stderr)
@@ -93,15 +95,15 @@ def _command(
     made = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
     made.set_defaults(run=run)
     if name not in ("baseline", "doctor", "index"):
-        made.add_argument("--profile", default="embedded", metavar="NAME", help="profile of the matrix (default: embedded)")
         made.add_argument(
-            "--matrix", type=Path, default=Path("suites/matrix.toml"), metavar="FILE", help="default: %(default)s"
+            "--profile", default=DEFAULT_PROFILE, metavar="NAME", help="profile of the matrix (default: %(default)s)"
         )
+        made.add_argument("--matrix", type=Path, default=DEFAULT_MATRIX, metavar="FILE", help="default: %(default)s")
     return made
 
 
 def _measuring(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument("--device", default=DEFAULT_DEVICE, help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument(
         "--data", type=Path, default=_env_data(), metavar="DIR", help="offline mirror (default: $HARNESS_DATA)"
     )
@@ -122,11 +124,11 @@ def _run_folder(parser: argparse.ArgumentParser) -> None:
 
 def _policy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", choices=("commit", "release"), default="commit", help="what fails (default: commit)")
-    parser.add_argument("--baseline-dir", type=Path, default=Path("baselines"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--baseline-dir", type=Path, default=DEFAULT_BASELINES, metavar="DIR", help="default: %(default)s")
 
 
 def _env_data() -> Path | None:
-    found = os.environ.get("HARNESS_DATA")
+    found = os.environ.get(DATA_VARIABLE)
     return Path(found) if found else None
 
 
@@ -162,15 +164,17 @@ def _measure(args: argparse.Namespace) -> int:
                     matrix, plan, tuple(plan.tasks), options=options, store=Store.default(), progress=progress
                 )
             except HarnessError as error:
-                print(f"harness: {plan.cell.id}: {error}", file=sys.stderr)
-                run, code = CellFailure(plan.cell, plan.profile, str(error)), error.exit_code
+                reason = place_of(args).complete(str(error))
+                print(f"harness: {plan.cell.id}: {reason}", file=sys.stderr)
+                run, code = CellFailure(plan.cell, plan.profile, reason), error.exit_code
             except Exception as error:  # noqa: BLE001 - a crash (out of memory, a library's own error) is INVALID
                 run, code = crashed(plan, error), EXIT_INVALID
                 print(f"harness: {plan.cell.id}: {run.reason}", file=sys.stderr)
         write_cell(args.folder, run)
     keep_only(args.folder, {plan.cell.id for plan in plans})
     if code == EXIT_PASS:
-        print(f"measured: {args.folder}; next: harness report --run {shlex.quote(str(args.folder))}")
+        judging = f"`harness report --run {shlex.quote(str(args.folder))}`"
+        print(place_of(args).complete(f"measured: {args.folder}; next: {judging}"))
     return code
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from harness.baseline.command import restore_command
 from harness.baseline.load import RECORD_FILE
 from harness.baseline.record import Baseline
 from harness.core.columns import write_outcomes
@@ -130,7 +131,7 @@ def last_accepted(path: Path, cell: str) -> str | None:
             told = json.loads(line)
             found = told["record_digest"] if told["cell"] == cell else found
         except (ValueError, KeyError, TypeError) as error:
-            raise FileFormatError(f"{path}:{number} is no line of a history: restore it, `git checkout -- {path}`.") from error
+            raise FileFormatError(f"{path}:{number} is no line of a history: restore it, {restore_command(path)}.") from error
     return found
 
 

@@ -50,7 +50,10 @@ def read_run(folder: Path) -> list[CellRun | CellFailure]:
     """Every cell of a run, by cell id. Raises FileFormatError when there is no run, or a file of it is broken."""
     homes = sorted(path for path in (folder / RECORDS).glob("*") if path.is_dir())
     if not homes:
-        raise FileFormatError(f"{folder} holds no run (no {RECORDS}/<cell>/ in it): run `harness measure` or pytest first.")
+        raise FileFormatError(
+            f"{folder} holds no run (no {RECORDS}/<cell>/ in it): measure a cell first (`pytest suites/` or "
+            "`harness measure CELL`)."
+        )
     return [read_cell(home) for home in homes]
 
 

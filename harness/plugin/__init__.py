@@ -127,7 +127,8 @@ def harness_case(request: pytest.FixtureRequest) -> GateCase:
     try:
         verdict, left_out = request.config.stash[SESSION].case(case)
     except HarnessError as error:  # nothing that one cell could answer for: the policy, the request, the report folder
-        pytest.exit(f"harness: {error}", returncode=error.exit_code)
+        told = request.config.stash[SESSION].settings.place(case.matrix.path).complete(str(error))
+        pytest.exit(f"harness: {told}", returncode=error.exit_code)
     if verdict is not None:
         request.node.stash[VERDICT] = verdict
         if verdict.status is Status.INVALID:

@@ -59,7 +59,8 @@ class GateSession:
         except HarnessError as error:
             baseline, release, run = None, None, CellFailure(plan.cell, plan.profile, str(error))
         declared, family = tuple(plan.tasks), family_of(matrix)
-        return judge(run, baseline, policy, family, mode=self.settings.mode, declared_tasks=declared, release=release)
+        made = judge(run, baseline, policy, family, mode=self.settings.mode, declared_tasks=declared, release=release)
+        return made.said(self.settings.place(matrix.path).complete)
 
     def _anchors(self, plan: CellPlan) -> tuple[Baseline | None, Baseline | None]:
         """The accepted baseline, and the release anchor."""

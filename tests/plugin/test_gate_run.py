@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -34,6 +35,26 @@ def test_without_a_baseline_every_case_is_an_error_that_names_the_one_command(su
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(["*harness baseline propose tiny_8bit-rtn_none*"])
     assert not (suite.path / "baselines").exists()
+
+
+def test_the_commands_that_a_run_names_work_as_pasted(suite: pytest.Pytester, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a profile, with a matrix and baselines, of one's own."""
+    (suite.path / "suites").rename(suite.path / "our suites")
+    matrix = suite.path / "our suites" / "matrix.toml"
+    matrix.write_text(matrix.read_text().replace("embedded", "mine"))
+    asked = ("our suites", "--harness-profile=mine", "--harness-baseline-dir=our baselines", "-k", "tiny_8bit")
+    first = run(suite, *asked)
+    assert first.ret == 11
+    assert main(pasted(first.stdout.str(), "propose")) == 0
+    assert main(pasted(capsys.readouterr().out, "accept")) == 0
+    assert run(suite, *asked).ret == 0
+
+
+def pasted(text: str, verb: str) -> list[str]:
+    """The words of the first command of a kind, as a shell would give them to it."""
+    found = re.search(f"`harness (baseline {verb} [^`]*)`", text)
+    assert found, text
+    return shlex.split(found[1])
 
 
 def test_an_unchanged_cell_is_identical_and_costs_no_forward_pass(gated: pytest.Pytester) -> None:
