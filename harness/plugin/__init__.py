@@ -16,7 +16,7 @@ from harness.core.errors import ConfigError, HarnessError
 from harness.core.verdicts import POOLED, Status
 from harness.execution.matrix import Matrix, read_matrix
 from harness.plugin.cases import CaseId, GateCase, case_ids
-from harness.plugin.keys import MATRICES, SESSION, TROUBLE, VERDICT, attach, settings_of, verdict_of
+from harness.plugin.keys import MATRICES, OF_CELL, SESSION, TROUBLE, VERDICT, attach, mark_crashed, settings_of, verdict_of
 from harness.plugin.settings import add_options
 
 
@@ -73,6 +73,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     trouble = config.stash.get(TROUBLE, None)
     if trouble is not None:
         raise pytest.UsageError(str(trouble)) from trouble
+    matrices = sorted({str(case.matrix.path) for case in map(_case, items) if case is not None})
+    if len(matrices) > 1:
+        raise pytest.UsageError(
+            f"one run gates the cells of one matrix, and {len(matrices)} were collected ({', '.join(matrices)}): run them one "
+            "by one, each with a --harness-report-dir of its own."
+        )
     places = [index for index, item in enumerate(items) if _case(item) is not None]
     cells: dict[str, int] = {}
     for index in places:
@@ -131,6 +137,7 @@ def harness_case(request: pytest.FixtureRequest) -> GateCase:
         pytest.exit(f"harness: {told}", returncode=error.exit_code)
     if verdict is not None:
         request.node.stash[VERDICT] = verdict
+        request.node.stash[OF_CELL] = request.config.stash[SESSION].verdicts_of(case)
         if verdict.status is Status.INVALID:
             pytest.fail(f"INVALID: {verdict.reason}", pytrace=False)  # in a fixture: an error, not a failure
     return GateCase(str(case), verdict, left_out)
@@ -139,10 +146,13 @@ def harness_case(request: pytest.FixtureRequest) -> GateCase:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    verdict = item.stash.get(VERDICT, None)
+    case, verdict = _case(item), item.stash.get(VERDICT, None)
+    if case is None:
+        return report
+    if verdict is None and report.failed:
+        mark_crashed(report)
     if verdict is not None and (report.when == "call" or (report.when == "setup" and report.failed)):
-        case = _case(item)
-        attach(report, verdict, case.matrix.path if case else Path())
+        attach(report, verdict, item.stash[OF_CELL], case.matrix.path)
     return report
 
 

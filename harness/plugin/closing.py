@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.errors import HarnessError
+from harness.core.errors import EXIT_INVALID, EXIT_REGRESSED, HarnessError
 from harness.core.run_folder import keep_only
 from harness.core.shelf import unknown_name
 from harness.core.verdicts import POOLED, Verdict
 from harness.execution.matrix import read_matrix
-from harness.plugin.keys import MATRICES, matrix_of, settings_of, verdict_of
+from harness.plugin.keys import MATRICES, cell_verdicts_of, has_crashed, matrix_of, settings_of, verdict_of
 from harness.plugin.settings import Settings
 
 
@@ -23,8 +23,9 @@ class Closing:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._verdicts: dict[str, Verdict] = {}
+        self._verdicts: dict[tuple[str, str], Verdict] = {}
         self._has_other_failures = False
+        self._has_crashes = False
         self._n_left_out = 0
         self._started_at = _now()
         self._matrix_path: Path | None = None
@@ -35,10 +36,11 @@ class Closing:
         self._started_at = _now()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        verdict = verdict_of(report)
-        if verdict is not None:
-            self._verdicts[report.nodeid] = verdict
+        if verdict_of(report) is not None:  # what was measured counts, also where its own case was not selected or reached
+            self._verdicts |= {(verdict.cell, verdict.task): verdict for verdict in cell_verdicts_of(report)}
             self._matrix_path = matrix_of(report)
+        elif has_crashed(report):
+            self._has_crashes = True
         elif report.failed:
             self._has_other_failures = True
         elif report.skipped and "[" in report.nodeid and report.nodeid.endswith(f"-{POOLED}]"):
@@ -48,10 +50,13 @@ class Closing:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Set the exit code that the verdicts ask for, and write the report of what was measured."""
         code = int(exitstatus)
-        if code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and self._verdicts and not self._has_other_failures:
+        is_ours = (self._verdicts or self._has_crashes) and not self._has_other_failures
+        if is_ours and (code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or self._stopped_at_failures()):
             from harness.gate import exit_code
 
             code = exit_code(self._verdicts.values())
+            if self._has_crashes and code != EXIT_REGRESSED:
+                code = EXIT_INVALID
             session.exitstatus = code
         if self._matrix_path is None:
             if code == pytest.ExitCode.OK and self._n_left_out:
@@ -79,6 +84,10 @@ class Closing:
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             hint = hint or self._nothing_selected()
         write_summary(terminalreporter, list(self._verdicts.values()), self._report, hint)
+
+    def _stopped_at_failures(self) -> bool:
+        """Whether xdist ended the run at its -x or --maxfail, which it tells as if the user had stopped it."""
+        return bool(getattr(self._config.pluginmanager.get_plugin("dsession"), "shouldstop", False))
 
     def _nothing_selected(self) -> str | None:
         keyword = self._config.option.keyword

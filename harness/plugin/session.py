@@ -46,6 +46,10 @@ class GateSession:
             found = self._verdicts[plan.cell.id] = self._measure_and_judge(case.matrix, plan)
         return next((v for v in found.all if v.task == case.task), None), left_out
 
+    def verdicts_of(self, case: CaseId) -> tuple[Verdict, ...]:
+        """Every verdict on a case's cell, once it was measured."""
+        return self._verdicts[case.plan.cell.id].all
+
     def _tasks(self, plan: CellPlan) -> tuple[str, ...]:
         return self.selected.get(plan.cell.id, ())
 

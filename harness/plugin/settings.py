@@ -88,7 +88,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 def read_settings(config: pytest.Config) -> Settings:
     """The settings of a pytest run. Raises ConfigError for values that can't be."""
-    root = config.rootpath
+    root = _top(config)
     limit = config.getoption("--harness-limit")
     if limit is not None and limit < 1:
         raise ConfigError(f"--harness-limit expects a number of items of at least 1, got {limit}.")
@@ -113,6 +113,15 @@ def read_settings(config: pytest.Config) -> Settings:
         fresh=config.getoption("--harness-fresh"),
         full=config.getoption("--harness-full"),
     )
+
+
+def _top(config: pytest.Config) -> Path:
+    """Where ``baselines`` and ``reports`` lie: pytest's root; without a pytest configuration that root is only a guess from
+    where pytest was started, so the nearest folder above it that has baselines comes first."""
+    root = config.rootpath
+    if config.inipath is not None:
+        return root
+    return next((folder for folder in (root, *root.parents) if (folder / DEFAULT_BASELINES).is_dir()), root)
 
 
 def _folder(root: Path, chosen: str | None, default: str) -> Path:

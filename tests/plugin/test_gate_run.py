@@ -166,6 +166,42 @@ def test_a_cell_stays_on_one_worker_under_xdist(gated: pytest.Pytester) -> None:
     assert len(pairs) == 3, pairs
 
 
+def test_a_pool_that_regressed_counts_although_its_case_was_not_selected(gated: pytest.Pytester, write_matrix) -> None:
+    """Its tasks' guards alone may let through what stopped the cell."""
+    write_matrix(bits=2)
+    policy = gated.path / "suites" / "policy.toml"
+    policy.write_text(policy.read_text().replace("m0 = 0.01\nm1_floor = 0.05", "m0 = 0.4\nm1_floor = 0.45"))
+    result = run(gated, "suites", "-k", "tiny_4bit and facts and not pooled")
+    assert result.ret == 1, result.stdout.str()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["REGRESSED *tiny_4bit-rtn_none-pooled *"])
+    assert report_of(gated)["run"]["exit_code"] == 1
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_stopping_at_the_first_failure_keeps_the_exit_code(gated: pytest.Pytester, write_matrix, workers: tuple) -> None:
+    write_matrix(bits=2)
+    result = gated.runpytest_subprocess("suites", "-k", "tiny_4bit", "-x", *workers)
+    assert result.ret == 1, result.stdout.str()
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+def test_a_case_that_dies_without_a_verdict_is_invalid_and_no_regression(gated: pytest.Pytester, workers: tuple) -> None:
+    """A bug of the harness, or a worker that ran out of memory."""
+    death = "os._exit(9)" if workers else "raise ZeroDivisionError"
+    gated.makeconftest(f"import os, harness.plugin.session as s\ndef judge(*a, **k):\n    {death}\ns.judge = judge\n")
+    result = gated.runpytest_subprocess("suites", "-k", "tiny_4bit", *workers)
+    assert result.ret == 11, result.stdout.str()
+
+
+def test_two_matrices_in_one_run_are_refused(gated: pytest.Pytester) -> None:
+    """Their cells may have the same ids, and would take each other's verdicts."""
+    shutil.copytree(gated.path / "suites", gated.path / "more")
+    result = run(gated, "suites", "more", "--import-mode=importlib")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*one run gates the cells of one matrix, and 2 were collected*"])
+
+
 def test_with_a_task_left_out_the_pool_says_so(gated: pytest.Pytester) -> None:
     result = run(gated, "suites", "-rs", "-k", "tiny_8bit and pooled")
     assert result.ret == 5  # nothing was judged
