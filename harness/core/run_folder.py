@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -18,16 +19,23 @@ from harness.core.records import Cell, CellFailure, CellRecord, CellRun, TaskRun
 from harness.core.serial import read_json, storage_errors, write_json
 
 RECORDS = "records"
+CELL = "cell.json"
+FAILURE = "failure.json"
+
+_CELL_ID = re.compile(r"[a-z0-9.\-]+_[a-z0-9.\-]+_[a-z0-9.\-]+")
 
 UNFINISHED = "measuring did not finish: run it again, what was finished is stored"
 """The reason of the failure that stands for a cell while it is measured, so that a crash never leaves an older result."""
 
 
 def keep_only(folder: Path, cell_ids: Collection[str]) -> None:
-    """Remove the records of cells that an earlier run left, so that what is read was measured by this one."""
+    """Remove the records of cells that an earlier run left, so that what is read was measured by this one.
+
+    Only what is a cell's record by its name and content goes: the folder may be one that others use too.
+    """
     with storage_errors(folder):
         for home in (folder / RECORDS).glob("*"):
-            if home.name not in cell_ids:
+            if home.name not in cell_ids and _is_ours(home):
                 shutil.rmtree(home)
 
 
@@ -38,12 +46,12 @@ def write_cell(folder: Path, run: CellRun | CellFailure) -> None:
         if home.exists():
             shutil.rmtree(home)
     if isinstance(run, CellFailure):
-        write_json(home / "failure.json", run)
+        write_json(home / FAILURE, run)
         return
     for name, task in run.runs.items():
         write_items(home / f"{name}.items.parquet", task.items)
         write_outcomes(home / f"{name}.outcomes.parquet", task.outcomes)
-    write_json(home / "cell.json", run.record)
+    write_json(home / CELL, run.record)
 
 
 def read_run(folder: Path) -> list[CellRun | CellFailure]:
@@ -57,12 +65,19 @@ def read_run(folder: Path) -> list[CellRun | CellFailure]:
     return [read_cell(home) for home in homes]
 
 
+def _is_ours(home: Path) -> bool:
+    """Whether a folder holds nothing but a cell's record, or a part of one."""
+    if not (home.is_dir() and _CELL_ID.fullmatch(home.name)):
+        return False
+    return all(path.suffix in (".parquet", ".part") or path.name in (CELL, FAILURE) for path in home.iterdir())
+
+
 def read_cell(home: Path) -> CellRun | CellFailure:
     """One cell's run from its folder. Raises FileFormatError."""
     Cell.parse(home.name)
-    if (home / "failure.json").exists():
-        return read_json(home / "failure.json", CellFailure)
-    record = read_json(home / "cell.json", CellRecord)
+    if (home / FAILURE).exists():
+        return read_json(home / FAILURE, CellFailure)
+    record = read_json(home / CELL, CellRecord)
     if record.cell.id != home.name:
         raise FileFormatError(f"{home} holds the record of cell {record.cell.id}: it was moved or edited; measure it again.")
     return CellRun(record=record, runs={name: _read_task(home, record, name) for name in record.tasks})
