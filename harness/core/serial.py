@@ -122,7 +122,7 @@ def from_json(data: bytes, kind: type[T], what: str) -> T:
     """The record of type ``kind`` in JSON bytes; ``what`` names their source in errors."""
     try:
         plain = json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(
             f"{what} is not valid JSON ({error}): restore it from version control or make it again."
         ) from error

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import shlex
 import sys
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.core.errors import EXIT_INVALID, EXIT_REGRESSED, HarnessError
 from harness.core.run_folder import keep_only
-from harness.core.shelf import unknown_name
 from harness.core.verdicts import POOLED, Verdict
 from harness.execution.matrix import read_matrix
+from harness.plugin.cases import case_ids
 from harness.plugin.keys import MATRICES, cell_verdicts_of, has_crashed, matrix_of, settings_of, verdict_of
 from harness.plugin.settings import Settings
 
@@ -31,6 +35,7 @@ class Closing:
         self._matrix_path: Path | None = None
         self._report: Path | None = None
         self._trouble: str | None = None
+        self._refused_with: int | None = None
 
     def pytest_sessionstart(self) -> None:
         self._started_at = _now()
@@ -46,6 +51,13 @@ class Closing:
         elif report.skipped and "[" in report.nodeid and report.nodeid.endswith(f"-{POOLED}]"):
             self._n_left_out += 1
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Hear from a worker of xdist why it could not go on."""
+        refusal = getattr(node, "workeroutput", {}).get("harness_refusal")
+        if refusal is not None:
+            self._trouble, self._refused_with = refusal
+
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Set the exit code that the verdicts ask for, and write the report of what was measured."""
@@ -58,6 +70,8 @@ class Closing:
             if self._has_crashes and code != EXIT_REGRESSED:
                 code = EXIT_INVALID
             session.exitstatus = code
+        if self._refused_with is not None:
+            code = session.exitstatus = self._refused_with
         if self._matrix_path is None:
             if code == pytest.ExitCode.OK and self._n_left_out:
                 session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
@@ -95,11 +109,31 @@ class Closing:
         if not matrices or not keyword:
             return None
         matrix = next(iter(matrices.values()))
-        return f"profile {matrix.profile!r}: {unknown_name('cell', keyword, matrix.cells)}"
+        cases = [(case.plan.cell.id, case.task) for case in case_ids(matrix)]
+        return f"profile {matrix.profile!r}: {nothing_matches(keyword, cases)}"
 
     @property
     def _settings(self) -> Settings:
         return settings_of(self._config)
+
+
+def nothing_matches(keyword: str, cases: Iterable[tuple[str, str]]) -> str:
+    """The sentence for a ``-k`` that selects none of ``cases`` (cell, task): the word of it that none has, with the nearest.
+
+    >>> cases = [("llama_4bit-rtn_none", "facts"), ("llama_4bit-rtn_none", "pooled")]
+    >>> nothing_matches("llama_4bit and factz", cases)
+    "unknown cell or task 'factz': did you mean 'facts'? Known: facts, llama_4bit-rtn_none, pooled."
+    >>> nothing_matches("facts and pooled", cases)
+    "no case matches 'facts and pooled'. Known: facts, llama_4bit-rtn_none, pooled."
+    """
+    whole = {f"{cell}-{task}": (cell, task) for cell, task in cases}
+    names = sorted({name for pair in whole.values() for name in pair})
+    words = [word for word in re.findall(r"[^\s()]+", keyword) if word not in ("and", "or", "not")]
+    strange = next((word for word in words if not any(word.lower() in case.lower() for case in whole)), None)
+    near = difflib.get_close_matches(strange, [*names, *whole], n=1) if strange else []
+    hint = f" did you mean {near[0]!r}?" if near else ""
+    wrong = f"unknown cell or task {strange!r}:{hint}" if strange else f"no case matches {keyword!r}."
+    return f"{wrong} Known: {', '.join(names)}."
 
 
 def _now() -> str:

@@ -30,6 +30,14 @@ def settings_of(config: pytest.Config) -> Settings:
     return config.stash[SETTINGS]
 
 
+def note_refusal(config: pytest.Config, sentence: str, exit_code: int) -> bool:
+    """Leave it to xdist's controller to say why the run ends; False where there is none, and this process must say it."""
+    if not hasattr(config, "workeroutput"):
+        return False
+    config.workeroutput.setdefault("harness_refusal", [sentence, exit_code])
+    return True
+
+
 def attach(report: pytest.TestReport, verdict: Verdict, of_cell: tuple[Verdict, ...], matrix: Path) -> None:
     """Let a test report carry its verdict and all of its cell's, as plain values that travel between xdist's processes."""
     report.__dict__["harness_verdict"] = as_mapping(verdict)

@@ -183,6 +183,8 @@ def test_stopping_at_the_first_failure_keeps_the_exit_code(gated: pytest.Pyteste
     write_matrix(bits=2)
     result = gated.runpytest_subprocess("suites", "-k", "tiny_4bit", "-x", *workers)
     assert result.ret == 1, result.stdout.str()
+    said = result.stderr if workers else result.stdout  # progress reaches people from a worker, too
+    said.fnmatch_lines(["*[[]gw?[]] tiny_4bit-rtn_none: *" if workers else "*tiny_4bit-rtn_none: *"])
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "1")])
@@ -192,6 +194,24 @@ def test_a_case_that_dies_without_a_verdict_is_invalid_and_no_regression(gated: 
     gated.makeconftest(f"import os, harness.plugin.session as s\ndef judge(*a, **k):\n    {death}\ns.judge = judge\n")
     result = gated.runpytest_subprocess("suites", "-k", "tiny_4bit", *workers)
     assert result.ret == 11, result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "sentence"),
+    [
+        ("matrix.toml", 'suite = "facts"', 'suite = "fact"', "did you mean 'facts'"),
+        ("policy.toml", "alpha_commit = 0.05", "alpha_commit = 5", "expected a number between 0 and 1"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_from_xdists_workers_too(
+    suite: pytest.Pytester, path: str, old: str, new: str, sentence: str
+) -> None:
+    file = suite.path / "suites" / path
+    file.write_text(file.read_text().replace(old, new))
+    result = suite.runpytest_subprocess("suites", "-n", "2")
+    assert result.ret == 4, result.stdout.str()
+    result.stdout.fnmatch_lines([f"*{sentence}*"])
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
 
 
 def test_two_matrices_in_one_run_are_refused(gated: pytest.Pytester) -> None:
