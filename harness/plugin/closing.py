@@ -129,7 +129,7 @@ def nothing_matches(keyword: str, cases: Iterable[tuple[str, str]]) -> str:
     whole = {f"{cell}-{task}": (cell, task) for cell, task in cases}
     names = sorted({name for pair in whole.values() for name in pair})
     words = [word for word in re.findall(r"[^\s()]+", keyword) if word not in ("and", "or", "not")]
-    strange = next((word for word in words if not any(word.lower() in case.lower() for case in whole)), None)
+    strange = next((word for word in words if not any(word.lower() in f"[{case}]".lower() for case in whole)), None)
     near = difflib.get_close_matches(strange, [*names, *whole], n=1) if strange else []
     hint = f" did you mean {near[0]!r}?" if near else ""
     wrong = f"unknown cell or task {strange!r}:{hint}" if strange else f"no case matches {keyword!r}."
