@@ -1,7 +1,7 @@
 """The command line: ``harness measure | judge | report | baseline | noise | models | index | doctor``.
 
 The same three verbs as the pytest plugin. Exit codes: 0 pass, 1 regression, 4 a request that can't be met, 10 inconclusive
-where the policy fails it, 11 invalid, 130 stopped by the user.
+where the policy fails it, 11 invalid, 130 stopped by the user, 141 when nobody read the output to its end.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from harness.execution.progress import Progress
 
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+"""As a shell has it: who reads only the first line does not learn whether all passed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PASS
+        return EXIT_BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - a bug must not end with the code of a regression
+        traceback.print_exception(error)
+        print("harness: nothing was decided: this is a bug of the harness, please report the lines above.", file=sys.stderr)
+        return EXIT_INVALID
 
 
 # ------------------------------------------------------------------------------------------------ the parser
