@@ -1,7 +1,7 @@
 """The command line: ``harness measure | judge | report | baseline | noise | store | models | index | doctor``.
 
 The same three verbs as the pytest plugin. Exit codes: 0 pass, 1 regression, 4 a request that can't be met, 10 inconclusive
-where the policy fails it, 11 invalid, 130 stopped by the user.
+where the policy fails it, 11 invalid, 130 stopped by the user, 141 when nobody read the output to its end.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import argparse
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.baseline.command import DATA_VARIABLE, DEFAULT_BASELINES, DEFAULT_DEVICE, DEFAULT_MATRIX, DEFAULT_PROFILE
 from harness.commands.baseline import add_commands as add_baseline_commands
 from harness.commands.store import add_commands as add_store_commands
-from harness.commands.terminal import Terminal
+from harness.commands.terminal import Terminal, place_of
 from harness.core.errors import EXIT_INVALID, EXIT_PASS, EXIT_USAGE, ConfigError, HarnessError
 from harness.core.records import CellFailure, CellRun
 from harness.core.verdicts import CellVerdict
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from harness.execution.progress import Progress
 
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+"""As a shell has it: who reads only the first line does not learn whether all passed."""
 
 _WITHOUT_MATRIX = frozenset({"baseline", "doctor", "index", "store", "ls", "verify", "prune"})
 """Commands that ask for no cells, and those whose actions do."""
@@ -39,14 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.run(parsed))
     except HarnessError as error:
-        print(f"harness: {error}", file=sys.stderr)
+        told = place_of(parsed).complete(str(error)) if hasattr(parsed, "matrix") else str(error)
+        print(f"harness: {told}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("harness: stopped; finished blocks are stored and will not be measured again.", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PASS
+        return EXIT_BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - a bug must not end with the code of a regression
+        traceback.print_exception(error)
+        print("harness: nothing was decided: this is a bug of the harness, please report the lines above.", file=sys.stderr)
+        return EXIT_INVALID
 
 
 # ------------------------------------------------------------------------------------------------ the parser
@@ -100,15 +109,15 @@ def _command(
     made = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
     made.set_defaults(run=run)
     if name not in _WITHOUT_MATRIX:
-        made.add_argument("--profile", default="embedded", metavar="NAME", help="profile of the matrix (default: embedded)")
         made.add_argument(
-            "--matrix", type=Path, default=Path("suites/matrix.toml"), metavar="FILE", help="default: %(default)s"
+            "--profile", default=DEFAULT_PROFILE, metavar="NAME", help="profile of the matrix (default: %(default)s)"
         )
+        made.add_argument("--matrix", type=Path, default=DEFAULT_MATRIX, metavar="FILE", help="default: %(default)s")
     return made
 
 
 def _measuring(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument("--device", default=DEFAULT_DEVICE, help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument(
         "--data", type=Path, default=_env_data(), metavar="DIR", help="offline mirror (default: $HARNESS_DATA)"
     )
@@ -129,11 +138,11 @@ def _run_folder(parser: argparse.ArgumentParser) -> None:
 
 def _policy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", choices=("commit", "release"), default="commit", help="what fails (default: commit)")
-    parser.add_argument("--baseline-dir", type=Path, default=Path("baselines"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--baseline-dir", type=Path, default=DEFAULT_BASELINES, metavar="DIR", help="default: %(default)s")
 
 
 def _env_data() -> Path | None:
-    found = os.environ.get("HARNESS_DATA")
+    found = os.environ.get(DATA_VARIABLE)
     return Path(found) if found else None
 
 
@@ -169,15 +178,17 @@ def _measure(args: argparse.Namespace) -> int:
                     matrix, plan, tuple(plan.tasks), options=options, store=Store.default(), progress=progress
                 )
             except HarnessError as error:
-                print(f"harness: {plan.cell.id}: {error}", file=sys.stderr)
-                run, code = CellFailure(plan.cell, plan.profile, str(error)), error.exit_code
+                reason = place_of(args).complete(str(error))
+                print(f"harness: {plan.cell.id}: {reason}", file=sys.stderr)
+                run, code = CellFailure(plan.cell, plan.profile, reason), error.exit_code
             except Exception as error:  # noqa: BLE001 - a crash (out of memory, a library's own error) is INVALID
                 run, code = crashed(plan, error), EXIT_INVALID
                 print(f"harness: {plan.cell.id}: {run.reason}", file=sys.stderr)
         write_cell(args.folder, run)
     keep_only(args.folder, {plan.cell.id for plan in plans})
     if code == EXIT_PASS:
-        print(f"measured: {args.folder}; next: harness report --run {shlex.quote(str(args.folder))}")
+        judging = f"`harness report --run {shlex.quote(str(args.folder))}`"
+        print(place_of(args).complete(f"measured: {args.folder}; next: {judging}"))
     return code
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.baseline import Baseline, load_baseline, load_release
+from harness.baseline import Baseline, Place, load_baseline, load_release
 from harness.baseline.store import HISTORY_FILE
 from harness.core.errors import BaselineError
 from harness.core.records import Cell, CellFailure, CellRun, Origin
@@ -42,7 +42,7 @@ class Review:
     def judge(self) -> list[tuple[CellRun | CellFailure, CellVerdict]]:
         """Every cell of the run with its verdicts, in matrix order. Raises FileFormatError, ConfigError, UnknownNameError."""
         policy = read_policy(self.matrix.path.parent / POLICY)
-        family = family_of(self.matrix)
+        family, place = family_of(self.matrix), Place(self.matrix.profile, self.matrix.path, self.baseline_dir)
         judged = []
         for run in self._runs():
             plan = self.matrix.plan(_cell(run).id)
@@ -52,7 +52,7 @@ class Review:
                 baseline, release, entry = None, None, CellFailure(plan.cell, plan.profile, str(error))
             declared = tuple(plan.tasks)
             verdict = judge(entry, baseline, policy, family, mode=self.mode, declared_tasks=declared, release=release)
-            judged.append((run, verdict))
+            judged.append((run, verdict.said(place.complete)))
         return judged
 
     def write_report(self, *, started_at: str, ended_at: str, exit_code: int, command: str) -> Path:

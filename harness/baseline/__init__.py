@@ -20,7 +20,7 @@ from harness.baseline.changes import (
     compare_baselines,
     loosened,
 )
-from harness.baseline.command import accept_command, diff_command, propose_command
+from harness.baseline.command import Place, accept_command, diff_command, propose_command
 from harness.baseline.compare import ENGINE_PARTS, compare_provenance, forbidden_differences, identity_differences
 from harness.baseline.evidence import require_reason
 from harness.baseline.load import load_baseline, load_release, load_release_tag, read_present
@@ -54,6 +54,7 @@ __all__ = [
     "Informative",
     "Noise",
     "NoiseRun",
+    "Place",
     "Proposal",
     "ProposalRecord",
     "Repeat",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.baseline.command import propose_command
+from harness.baseline.command import propose_command, restore_command
 from harness.baseline.record import Baseline, BaselineRecord, BaselineTask, digest_outcomes, digest_record
 from harness.core.columns import read_outcomes
 from harness.core.digest import digest_file, digest_named
@@ -60,7 +60,7 @@ def load_baseline(root: Path, profile: str, cell: Cell) -> Baseline | None:
         return read_folder(home, profile, cell)
     except FileFormatError as error:
         raise BaselineError(
-            f"the baseline of {cell.id} can't be used: {error} Restore it: `git checkout -- {home}`; or, if an older harness "
+            f"the baseline of {cell.id} can't be used: {error} Restore it: {restore_command(home)}; or, if an older harness "
             f"made it or the change is meant, make it anew: {propose_command(cell.id, loosens=True)}."
         ) from error
 
@@ -125,7 +125,7 @@ def _load_anchor(root: Path, profile: str, cell: Cell) -> tuple[Baseline, Releas
         return read_release(home, profile, cell)
     except FileFormatError as error:
         raise BaselineError(
-            f"the release anchor of {cell.id} can't be used: {error} Restore it: `git checkout -- {home}`; or freeze the "
+            f"the release anchor of {cell.id} can't be used: {error} Restore it: {restore_command(home)}; or freeze the "
             f"accepted baseline anew: `harness baseline freeze --tag TAG --replace {cell.id}`."
         ) from error
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from harness.baseline.command import restore_command
 from harness.baseline.load import RECORD_FILE
 from harness.baseline.record import Baseline
 from harness.core.columns import write_outcomes
@@ -96,7 +97,8 @@ def write_baseline(folder: Path, baseline: Baseline) -> None:
 
 
 def append_history(path: Path, baseline: Baseline, written: Written, loosened: str | None) -> None:
-    """Add the one line of an acceptance; ``loosened``: why later runs may keep less, None where nothing was loosened."""
+    """Add the one line of an acceptance; needs the lock. ``loosened``: why later runs may keep less, None where nothing was
+    loosened."""
     made, noise = baseline.record, baseline.record.noise
     line = {
         "cell": made.cell.id,
@@ -113,6 +115,9 @@ def append_history(path: Path, baseline: Baseline, written: Written, loosened: s
         "sigma": noise.sigma if noise else {},
         "flip_rate": noise.flip_rate if noise else {},
     }
+    with storage_errors(path):
+        for dead in path.parent.glob(f".{path.name}.*.part"):  # whoever held the lock before us was killed
+            dead.unlink()
     before = read_bytes(path) if path.exists() else b""
     if before and not before.endswith(b"\n"):
         before += b"\n"
@@ -130,7 +135,7 @@ def last_accepted(path: Path, cell: str) -> str | None:
             told = json.loads(line)
             found = told["record_digest"] if told["cell"] == cell else found
         except (ValueError, KeyError, TypeError) as error:
-            raise FileFormatError(f"{path}:{number} is no line of a history: restore it, `git checkout -- {path}`.") from error
+            raise FileFormatError(f"{path}:{number} is no line of a history: restore it, {restore_command(path)}.") from error
     return found
 
 

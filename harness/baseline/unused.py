@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from harness.baseline.command import restore_command
 from harness.baseline.load import RELEASE, content_digests, load_baseline, read_release
 from harness.baseline.proposal import PROPOSALS
 from harness.baseline.release import write_anchor
@@ -95,7 +96,7 @@ def _trim_anchor(profile: str, unused: Unused) -> None:
     except FileFormatError as error:
         raise BaselineError(
             f"the release anchor of {unused.cell.id} can't be used, so nothing was taken out of it: {error} Restore it: "
-            f"`git checkout -- {unused.folder}`."
+            f"{restore_command(unused.folder)}."
         ) from error
     left = baseline.without_tasks(unused.tasks)
     write_anchor(unused.folder, left, replace(told, digests=content_digests(left)))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from harness.commands.terminal import Subparsers, Terminal
+from harness.baseline.command import DEFAULT_BASELINES
+from harness.commands.terminal import Subparsers, Terminal, place_of
 
 Action = Callable[[Terminal, argparse.Namespace], int]
 
@@ -19,8 +21,8 @@ def add_commands(commands: Subparsers, terminal: Terminal) -> None:
     actions = baseline.add_subparsers(title="actions", metavar="ACTION", required=True)
 
     def add(place: Subparsers, name: str, about: str, cells: str | None) -> argparse.ArgumentParser:
-        made = terminal.add(place, name, lambda args: _actions()[name](terminal, args), about)
-        made.add_argument("--baseline-dir", type=Path, default=Path("baselines"), metavar="DIR", help="default: %(default)s")
+        made = terminal.add(place, name, lambda args: _actions()[name](_at(terminal, args), args), about)
+        made.add_argument("--baseline-dir", type=Path, default=DEFAULT_BASELINES, metavar="DIR", help="default: %(default)s")
         if cells is not None:
             made.add_argument("cells", nargs=cells, metavar="CELL", help="cell id, for instance llama_4bit-rtn_none")
         return made
@@ -47,6 +49,12 @@ def add_commands(commands: Subparsers, terminal: Terminal) -> None:
 def _add_measuring(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
     parser.add_argument("--runs", type=int, default=_RUNS, metavar="K", help="A/A runs, at least and by default %(default)s")
     terminal.add_measuring(parser)
+
+
+def _at(terminal: Terminal, args: argparse.Namespace) -> Terminal:
+    """The terminal, whose lines name commands that work with the options of this one."""
+    complete = place_of(args).complete
+    return replace(terminal, say=lambda text: terminal.say(complete(text)))
 
 
 def _actions() -> dict[str, Action]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.baseline.command import DEFAULT_BASELINES, DEFAULT_DEVICE, Place
 from harness.execution.matrix import CellPlan, Matrix, read_matrix
 
 if TYPE_CHECKING:
@@ -33,6 +34,17 @@ class Terminal:
         """Several lines."""
         for line in lines:
             self.say(line)
+
+
+def place_of(args: argparse.Namespace) -> Place:
+    """Where a command was told to act; what it has no option for is as by default."""
+    return Place(
+        profile=args.profile,
+        matrix=args.matrix,
+        baseline_dir=getattr(args, "baseline_dir", DEFAULT_BASELINES),
+        data=getattr(args, "data", None),
+        device=getattr(args, "device", DEFAULT_DEVICE),
+    )
 
 
 def matrix_of(args: argparse.Namespace) -> Matrix:

@@ -3,66 +3,117 @@
 <folder>/records/<cell id>/cell.json              CellRecord
                            <task>.items.parquet    what was asked
                            <task>.outcomes.parquet what came
+                           digests.json            the SHA-256 of the files that verdicts come from, written last
 <folder>/records/<cell id>/failure.json           instead, when the cell could not be measured
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 from harness.core.columns import StoredItems, read_outcomes, write_items, write_outcomes
-from harness.core.errors import FileFormatError
-from harness.core.records import Cell, CellFailure, CellRecord, CellRun, TaskRun
+from harness.core.digest import digest_file
+from harness.core.errors import CellIdError, FileFormatError
+from harness.core.records import SCHEMA_VERSION, Cell, CellFailure, CellRecord, CellRun, TaskRun, record
 from harness.core.serial import read_json, storage_errors, write_json
 
 RECORDS = "records"
+CELL = "cell.json"
+FAILURE = "failure.json"
+DIGESTS = "digests.json"
+
+_CELL_ID = re.compile(r"[a-z0-9.\-]+_[a-z0-9.\-]+_[a-z0-9.\-]+")
 
 UNFINISHED = "measuring did not finish: run it again, what was finished is stored"
 """The reason of the failure that stands for a cell while it is measured, so that a crash never leaves an older result."""
 
 
+@record
+class Digests:
+    """The SHA-256 of a cell's files by their names."""
+
+    schema_version: int
+    files: dict[str, str]
+
+
 def keep_only(folder: Path, cell_ids: Collection[str]) -> None:
-    """Remove the records of cells that an earlier run left, so that what is read was measured by this one."""
+    """Remove the records of cells that an earlier run left, so that what is read was measured by this one.
+
+    Only what is a cell's record by its name and content goes: the folder may be one that others use too.
+    """
     with storage_errors(folder):
         for home in (folder / RECORDS).glob("*"):
-            if home.name not in cell_ids:
+            if home.name not in cell_ids and _is_ours(home):
                 shutil.rmtree(home)
 
 
 def write_cell(folder: Path, run: CellRun | CellFailure) -> None:
-    """Write one cell's run; ``cell.json`` comes last, so that a cell is there whole or not at all."""
+    """Write one cell's run; ``digests.json`` comes last, so that a cell is there whole or not at all."""
     home = folder / RECORDS / (run.cell.id if isinstance(run, CellFailure) else run.record.cell.id)
     with storage_errors(home):
         if home.exists():
             shutil.rmtree(home)
     if isinstance(run, CellFailure):
-        write_json(home / "failure.json", run)
+        write_json(home / FAILURE, run)
         return
     for name, task in run.runs.items():
         write_items(home / f"{name}.items.parquet", task.items)
         write_outcomes(home / f"{name}.outcomes.parquet", task.outcomes)
-    write_json(home / "cell.json", run.record)
+    write_json(home / CELL, run.record)
+    names = [CELL, *(f"{name}.outcomes.parquet" for name in run.runs)]
+    write_json(home / DIGESTS, Digests(SCHEMA_VERSION, {name: digest_file(home / name) for name in names}))
 
 
 def read_run(folder: Path) -> list[CellRun | CellFailure]:
     """Every cell of a run, by cell id. Raises FileFormatError when there is no run, or a file of it is broken."""
     homes = sorted(path for path in (folder / RECORDS).glob("*") if path.is_dir())
     if not homes:
-        raise FileFormatError(f"{folder} holds no run (no {RECORDS}/<cell>/ in it): run `harness measure` or pytest first.")
+        raise FileFormatError(
+            f"{folder} holds no run (no {RECORDS}/<cell>/ in it): measure a cell first (`pytest suites/` or "
+            "`harness measure CELL`)."
+        )
     return [read_cell(home) for home in homes]
 
 
+def _is_ours(home: Path) -> bool:
+    """Whether a folder holds nothing but a cell's record, or a part of one."""
+    if not (home.is_dir() and _CELL_ID.fullmatch(home.name)):
+        return False
+    return all(path.suffix in (".parquet", ".part") or path.name in (CELL, FAILURE, DIGESTS) for path in home.iterdir())
+
+
 def read_cell(home: Path) -> CellRun | CellFailure:
-    """One cell's run from its folder. Raises FileFormatError."""
-    Cell.parse(home.name)
-    if (home / "failure.json").exists():
-        return read_json(home / "failure.json", CellFailure)
-    record = read_json(home / "cell.json", CellRecord)
+    """One cell's run from its folder. Raises FileFormatError, also where a file is not the one that was written."""
+    try:
+        Cell.parse(home.name)
+    except CellIdError as error:
+        raise FileFormatError(f"{home} is no cell's record ({error}) Take it out of the run's folder.") from error
+    if (home / FAILURE).exists():
+        return read_json(home / FAILURE, CellFailure)
+    _check_files(home)
+    record = read_json(home / CELL, CellRecord)
     if record.cell.id != home.name:
         raise FileFormatError(f"{home} holds the record of cell {record.cell.id}: it was moved or edited; measure it again.")
     return CellRun(record=record, runs={name: _read_task(home, record, name) for name in record.tasks})
+
+
+def _check_files(home: Path) -> None:
+    """Refuse a record that was cut off, or whose answers were truncated or scored anew since they were measured.
+
+    Items need no digest here: they are compared with the outcomes' when they are looked at.
+    """
+    if not (home / DIGESTS).is_file():
+        raise FileFormatError(
+            f"{home} holds no whole record: writing it was cut off, or an older harness did; measure it again."
+        )
+    for name, digest in read_json(home / DIGESTS, Digests).files.items():
+        if not (home / name).is_file() or digest_file(home / name) != digest:
+            raise FileFormatError(
+                f"{home / name} is not what was measured: it was edited, damaged or removed; measure it again."
+            )
 
 
 def _read_task(home: Path, record: CellRecord, name: str) -> TaskRun:

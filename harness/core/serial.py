@@ -33,7 +33,12 @@ else:
 
 T = TypeVar("T")
 
-_CANT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_CANT_WRITE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO, errno.ENAMETOOLONG),
+    *(errno.ENOENT, errno.ENOTEMPTY),  # somebody else removed the folder, or writes into it
+)
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
@@ -72,7 +77,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _NO_SPACE:
             raise StorageError(
                 f"the disk is full: {path} was not written (nothing already stored is lost); free some space, or point "
                 "HARNESS_CACHE at another disk, and run again: finished work is kept."
@@ -122,7 +127,7 @@ def from_json(data: bytes, kind: type[T], what: str) -> T:
     """The record of type ``kind`` in JSON bytes; ``what`` names their source in errors."""
     try:
         plain = json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(
             f"{what} is not valid JSON ({error}): restore it from version control or make it again."
         ) from error

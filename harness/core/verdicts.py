@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from typing import Literal
 
@@ -127,6 +129,12 @@ class CellVerdict:
     def all(self) -> tuple[Verdict, ...]:
         """The verdicts of the tasks, then the pool's where there is one."""
         return self.tasks if self.pooled is None else (*self.tasks, self.pooled)
+
+    def said(self, put: Callable[[str], str]) -> CellVerdict:
+        """The same verdicts with their reasons as ``put`` words them."""
+        tasks = tuple(replace(verdict, reason=put(verdict.reason)) for verdict in self.tasks)
+        pooled = None if self.pooled is None else replace(self.pooled, reason=put(self.pooled.reason))
+        return replace(self, tasks=tasks, pooled=pooled)
 
     @property
     def status(self) -> Status:

@@ -173,9 +173,8 @@ class Bench:
         return self._accuracy_before(found).low > floor
 
     def _accuracy_before(self, found: Comparison) -> Estimate:
-        n_right = found.n_right_before if not found.limited else int(found.before.sum())
-        n_items = len(found.known) if not found.limited else len(found.before)
-        return wilson(n_right, n_items, self.policy.interval_level)
+        """On all of the baseline's items: the first few that a limited run was fed must not end it."""
+        return wilson(found.n_right_before, len(found.known), self.policy.interval_level)
 
     def _verdict(
         self, task: str, status: Status, reason: str, evidence: Evidence | None = None, identical: bool = False

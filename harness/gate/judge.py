@@ -105,6 +105,12 @@ class Judging:
 def _judge_by(run: CellRun, baseline: Baseline | None, by: Judging, declared_tasks: Sequence[str]) -> CellVerdict:
     bench = by.bench(run)
     names = [name for name in declared_tasks if name in run.runs]
+    if not names:
+        reason = (
+            f"the run of {run.record.cell.id} holds {', '.join(run.runs) or 'no task'}, and the matrix declares "
+            f"{', '.join(declared_tasks)}: nothing was compared; measure it again."
+        )
+        return bench.all_invalid(reason, declared_tasks)
     whole = len(names) == len(declared_tasks)
     problem = _cell_problem(run, baseline, by.policy)
     if problem is not None or baseline is None:

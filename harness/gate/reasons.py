@@ -98,4 +98,5 @@ def _flips(evidence: Evidence) -> str:
 def _more(evidence: Evidence) -> str:
     if evidence.items_needed is None:
         return "no number of items would decide against this spread of re-compressions: use a reproducible method."
-    return f"about {evidence.items_needed:,} more items would decide, or a larger margin in the policy."
+    items = "item" if evidence.items_needed == 1 else "items"
+    return f"about {evidence.items_needed:,} more {items} would decide, or a larger margin in the policy."

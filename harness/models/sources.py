@@ -156,7 +156,7 @@ def _resolved(spec: str, folder: Path, digests: cache.Digests) -> ResolvedModel:
 def _described(folder: Path, spec: str, sha256: str | None, cache_dir: Path, tell: Callable[[str], None]) -> ResolvedModel:
     """A folder made by others with its digests, which are noted in the cache as long as its files stay untouched."""
     files = sorted(p for p in folder.iterdir() if p.is_file())
-    seen = digest_json([str(folder.resolve()), *([p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files)])
+    seen = digest_json([str(folder.resolve()), *([p.name, *_stamp(p)] for p in files)])
 
     def measure() -> cache.Digests:
         tell(f"digesting the weights in {folder}")
@@ -165,6 +165,13 @@ def _described(folder: Path, spec: str, sha256: str | None, cache_dir: Path, tel
     digests = cache.noted(seen, measure, cache_dir)
     _check_digest(spec, sha256, digests.weights_digest)
     return _resolved(spec, folder, digests)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes whenever a file's content does: copies may keep size and time of writing, but nobody sets inode and
+    time of change."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _existing(path: str, spec: str, is_right: Callable[[Path], bool]) -> Path:

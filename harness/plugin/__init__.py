@@ -12,11 +12,22 @@ from typing import Any
 
 import pytest
 
-from harness.core.errors import ConfigError, HarnessError
+from harness.core.errors import EXIT_USAGE, ConfigError, HarnessError
 from harness.core.verdicts import POOLED, Status
 from harness.execution.matrix import Matrix, read_matrix
 from harness.plugin.cases import CaseId, GateCase, case_ids
-from harness.plugin.keys import MATRICES, SESSION, TROUBLE, VERDICT, attach, settings_of, verdict_of
+from harness.plugin.keys import (
+    MATRICES,
+    OF_CELL,
+    SESSION,
+    TROUBLE,
+    VERDICT,
+    attach,
+    mark_crashed,
+    note_refusal,
+    settings_of,
+    verdict_of,
+)
 from harness.plugin.settings import add_options
 
 
@@ -72,7 +83,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """A cell's cases side by side, its pool last; all other tests stay where they are."""
     trouble = config.stash.get(TROUBLE, None)
     if trouble is not None:
-        raise pytest.UsageError(str(trouble)) from trouble
+        _refuse(config, items, str(trouble))
+    matrices = sorted({str(case.matrix.path) for case in map(_case, items) if case is not None})
+    if len(matrices) > 1:
+        _refuse(
+            config,
+            items,
+            f"one run gates the cells of one matrix, and {len(matrices)} were collected ({', '.join(matrices)}): run them one "
+            "by one, each with a --harness-report-dir of its own.",
+        )
     places = [index for index, item in enumerate(items) if _case(item) is not None]
     cells: dict[str, int] = {}
     for index in places:
@@ -80,6 +99,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ordered = sorted((items[i] for i in places), key=lambda item: (cells[_cell_id(item)], _task(item) == POOLED))
     for index, item in zip(places, ordered, strict=True):
         items[index] = item
+
+
+def _refuse(config: pytest.Config, items: list[pytest.Item], sentence: str) -> None:
+    """End a run that can't be as it was asked for; a worker of xdist leaves that to its controller, with nothing to run."""
+    if not note_refusal(config, sentence, EXIT_USAGE):
+        raise pytest.UsageError(sentence)
+    items.clear()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -127,9 +153,14 @@ def harness_case(request: pytest.FixtureRequest) -> GateCase:
     try:
         verdict, left_out = request.config.stash[SESSION].case(case)
     except HarnessError as error:  # nothing that one cell could answer for: the policy, the request, the report folder
-        pytest.exit(f"harness: {error}", returncode=error.exit_code)
+        told = request.config.stash[SESSION].settings.place(case.matrix.path).complete(str(error))
+        if not note_refusal(request.config, told, error.exit_code):
+            pytest.exit(f"harness: {told}", returncode=error.exit_code)
+        request.session.shouldstop = told
+        pytest.fail(told, pytrace=False)
     if verdict is not None:
         request.node.stash[VERDICT] = verdict
+        request.node.stash[OF_CELL] = request.config.stash[SESSION].verdicts_of(case)
         if verdict.status is Status.INVALID:
             pytest.fail(f"INVALID: {verdict.reason}", pytrace=False)  # in a fixture: an error, not a failure
     return GateCase(str(case), verdict, left_out)
@@ -138,10 +169,13 @@ def harness_case(request: pytest.FixtureRequest) -> GateCase:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    verdict = item.stash.get(VERDICT, None)
+    case, verdict = _case(item), item.stash.get(VERDICT, None)
+    if case is None:
+        return report
+    if verdict is None and report.failed:
+        mark_crashed(report)
     if verdict is not None and (report.when == "call" or (report.when == "setup" and report.failed)):
-        case = _case(item)
-        attach(report, verdict, case.matrix.path if case else Path())
+        attach(report, verdict, item.stash[OF_CELL], case.matrix.path)
     return report
 
 

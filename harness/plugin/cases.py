@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pytest
 
 from harness.core.verdicts import POOLED, Status, Verdict
 from harness.execution.matrix import CellPlan, Matrix
+
+CASE = re.compile(r"\[(?P<cell>[a-z0-9.\-]+_[a-z0-9.\-]+_[a-z0-9.]+)[^\[]*-[^\[]*\]$")
+"""How a case ends the id of its test; ``cell`` ends at the recovery's first hyphen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from harness.core.errors import ConfigError
 from harness.core.serial import as_mapping, from_json
 from harness.core.verdicts import Verdict
 from harness.execution.matrix import Matrix
+from harness.plugin.cases import CASE
 from harness.plugin.settings import Settings, read_settings
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -19,6 +20,7 @@ MATRICES = pytest.StashKey[dict[Path, Matrix]]()
 TROUBLE = pytest.StashKey[ConfigError]()
 SESSION = pytest.StashKey[Any]()
 VERDICT = pytest.StashKey[Verdict]()
+OF_CELL = pytest.StashKey[tuple[Verdict, ...]]()
 
 
 def settings_of(config: pytest.Config) -> Settings:
@@ -28,9 +30,18 @@ def settings_of(config: pytest.Config) -> Settings:
     return config.stash[SETTINGS]
 
 
-def attach(report: pytest.TestReport, verdict: Verdict, matrix: Path) -> None:
-    """Let a test report carry its verdict, as plain values that travel between xdist's processes."""
+def note_refusal(config: pytest.Config, sentence: str, exit_code: int) -> bool:
+    """Leave it to xdist's controller to say why the run ends; False where there is none, and this process must say it."""
+    if not hasattr(config, "workeroutput"):
+        return False
+    config.workeroutput.setdefault("harness_refusal", [sentence, exit_code])
+    return True
+
+
+def attach(report: pytest.TestReport, verdict: Verdict, of_cell: tuple[Verdict, ...], matrix: Path) -> None:
+    """Let a test report carry its verdict and all of its cell's, as plain values that travel between xdist's processes."""
     report.__dict__["harness_verdict"] = as_mapping(verdict)
+    report.__dict__["harness_cell"] = [as_mapping(one) for one in of_cell]
     report.__dict__["harness_matrix"] = str(matrix)
 
 
@@ -42,4 +53,24 @@ def matrix_of(report: pytest.TestReport) -> Path:
 def verdict_of(report: pytest.TestReport) -> Verdict | None:
     """The verdict that a test report carries, across xdist's processes too."""
     plain = getattr(report, "harness_verdict", None)
-    return None if plain is None else from_json(json.dumps(plain).encode(), Verdict, "a test report")
+    return None if plain is None else _verdict(plain)
+
+
+def cell_verdicts_of(report: pytest.TestReport) -> tuple[Verdict, ...]:
+    """All verdicts on the cell of a report's case, whichever cases were selected or came to run."""
+    return tuple(_verdict(plain) for plain in getattr(report, "harness_cell", ()))
+
+
+def mark_crashed(report: pytest.TestReport) -> None:
+    """Note on the report of a case that it failed before there was a verdict."""
+    report.__dict__["harness_crashed"] = True
+
+
+def has_crashed(report: pytest.TestReport) -> bool:
+    """Whether a case ended without a verdict: in an error of its own, or with xdist's worker under it."""
+    is_lost = report.when == "???" and CASE.search(report.nodeid) is not None  # xdist's word for a worker that died
+    return is_lost or getattr(report, "harness_crashed", False)
+
+
+def _verdict(plain: object) -> Verdict:
+    return from_json(json.dumps(plain).encode(), Verdict, "a test report")

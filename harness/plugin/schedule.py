@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from xdist.scheduler import LoadScopeScheduling
 
-_CASE = re.compile(r"\[(?P<cell>[a-z0-9.\-]+_[a-z0-9.\-]+_[a-z0-9.]+)[^\[]*-[^\[]*\]$")
+from harness.plugin.cases import CASE
 
 
 class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
@@ -25,5 +24,5 @@ def scope_of(nodeid: str) -> str:
     >>> scope_of("tests/test_x.py::test_y")
     'tests/test_x.py::test_y'
     """
-    found: Any = _CASE.search(nodeid)
+    found: Any = CASE.search(nodeid)
     return str(found["cell"]) if found else nodeid

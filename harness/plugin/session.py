@@ -46,6 +46,10 @@ class GateSession:
             found = self._verdicts[plan.cell.id] = self._measure_and_judge(case.matrix, plan)
         return next((v for v in found.all if v.task == case.task), None), left_out
 
+    def verdicts_of(self, case: CaseId) -> tuple[Verdict, ...]:
+        """Every verdict on a case's cell, once it was measured."""
+        return self._verdicts[case.plan.cell.id].all
+
     def _tasks(self, plan: CellPlan) -> tuple[str, ...]:
         return self.selected.get(plan.cell.id, ())
 
@@ -59,7 +63,8 @@ class GateSession:
         except HarnessError as error:
             baseline, release, run = None, None, CellFailure(plan.cell, plan.profile, str(error))
         declared, family = tuple(plan.tasks), family_of(matrix)
-        return judge(run, baseline, policy, family, mode=self.settings.mode, declared_tasks=declared, release=release)
+        made = judge(run, baseline, policy, family, mode=self.settings.mode, declared_tasks=declared, release=release)
+        return made.said(self.settings.place(matrix.path).complete)
 
     def _anchors(self, plan: CellPlan) -> tuple[Baseline | None, Baseline | None]:
         """The accepted baseline, and the release anchor."""

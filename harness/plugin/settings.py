@@ -9,7 +9,8 @@ from typing import get_args
 
 import pytest
 
-from harness.baseline import WriteMode
+from harness.baseline import Place, WriteMode
+from harness.baseline.command import DATA_VARIABLE, DEFAULT_BASELINES, DEFAULT_DEVICE, DEFAULT_PROFILE
 from harness.core.errors import ConfigError
 from harness.gate import Mode
 
@@ -31,15 +32,23 @@ class Settings:
     fresh: bool
     full: bool
 
+    def place(self, matrix: Path) -> Place:
+        """What a command that acts on this run's cells must be told."""
+        return Place(self.profile, matrix, self.baseline_dir, self.data, self.device)
+
 
 def add_options(parser: pytest.Parser) -> None:
     """Declare the ``--harness-*`` options."""
     group = parser.getgroup("harness", "knowledge retention gate for compressed language models")
-    group.addoption("--harness-profile", default="embedded", metavar="NAME", help="profile of the matrix (default: embedded)")
-    group.addoption("--harness-device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    group.addoption(
+        "--harness-profile", default=DEFAULT_PROFILE, metavar="NAME", help="profile of the matrix (default: embedded)"
+    )
+    group.addoption(
+        "--harness-device", default=DEFAULT_DEVICE, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps (default: auto)"
+    )
     group.addoption(
         "--harness-data",
-        default=os.environ.get("HARNESS_DATA"),
+        default=os.environ.get(DATA_VARIABLE),
         metavar="DIR",
         help="offline mirror of data sets, laid out like the hub (default: $HARNESS_DATA)",
     )
@@ -79,7 +88,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 def read_settings(config: pytest.Config) -> Settings:
     """The settings of a pytest run. Raises ConfigError for values that can't be."""
-    root = config.rootpath
+    root = _top(config)
     limit = config.getoption("--harness-limit")
     if limit is not None and limit < 1:
         raise ConfigError(f"--harness-limit expects a number of items of at least 1, got {limit}.")
@@ -97,13 +106,22 @@ def read_settings(config: pytest.Config) -> Settings:
         limit=limit,
         mode=config.getoption("--harness-policy"),
         report_dir=_folder(root, config.getoption("--harness-report-dir"), "reports/latest"),
-        baseline_dir=_folder(root, config.getoption("--harness-baseline-dir"), "baselines"),
+        baseline_dir=_folder(root, config.getoption("--harness-baseline-dir"), str(DEFAULT_BASELINES)),
         baselines=baselines,
         reason=config.getoption("--harness-reason"),
         matrix=Path(matrix).resolve() if matrix else None,
         fresh=config.getoption("--harness-fresh"),
         full=config.getoption("--harness-full"),
     )
+
+
+def _top(config: pytest.Config) -> Path:
+    """Where ``baselines`` and ``reports`` lie: pytest's root; without a pytest configuration that root is only a guess from
+    where pytest was started, so the nearest folder above it that has baselines comes first."""
+    root = config.rootpath
+    if config.inipath is not None:
+        return root
+    return next((folder for folder in (root, *root.parents) if (folder / DEFAULT_BASELINES).is_dir()), root)
 
 
 def _folder(root: Path, chosen: str | None, default: str) -> Path:

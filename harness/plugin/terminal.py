@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -30,21 +32,25 @@ def status_of(verdict: Verdict) -> tuple[str, str, tuple[str, dict[str, bool]]] 
 
 
 def make_progress(config: pytest.Config) -> Progress:
-    """Progress that reaches the terminal through pytest's capturing. Under xdist a worker's goes nowhere."""
+    """Progress that reaches the terminal through pytest's capturing; from xdist's workers as lines on the standard error,
+    which they share with the controller."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     capture = config.pluginmanager.get_plugin("capturemanager")
-    if reporter is None:
+    worker = getattr(config, "workerinput", None)  # a worker has a reporter, too, which nobody sees
+    if worker is None and reporter is None:  # `-p no:terminal`
         return Progress(write=_nowhere, is_tty=False)
 
     def write(text: str) -> None:
-        if capture is None:
-            reporter._tw.write(text, flush=True)
-            return
-        with capture.global_and_fixture_disabled():
-            reporter._tw.write(text, flush=True)
+        with nullcontext() if capture is None else capture.global_and_fixture_disabled():
+            if worker is None:
+                reporter._tw.write(text, flush=True)
+            else:
+                sys.stderr.write(f"[{worker['workerid']}] {text}")
+                sys.stderr.flush()
 
-    reporter.ensure_newline()
-    return Progress(write=write, is_tty=bool(reporter.isatty))
+    if worker is None:
+        reporter.ensure_newline()
+    return Progress(write=write, is_tty=worker is None and bool(reporter.isatty))
 
 
 def _nowhere(text: str) -> None:

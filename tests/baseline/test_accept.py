@@ -338,6 +338,15 @@ def test_a_swap_cut_off_between_its_two_steps_is_undone_by_the_next_writer(accep
     assert n_right(accepted) == 130
 
 
+def test_half_a_history_that_a_killed_acceptance_left_goes_with_the_next(accepted: Any, build: Any) -> None:
+    left = accepted.root / "embedded" / ".history.jsonl.x1y2.part"
+    left.write_text("half")
+    accepted.propose(build.one(200, 130))
+    accepted.accept()
+    assert not left.exists()
+    assert len(accepted.history()) == 2
+
+
 def test_proposing_the_accepted_state_again_changes_nothing(accepted: Any, build: Any) -> None:
     again = accepted.adopt(build.one(200, 120, weights="w1"))
     assert again.written == "kept"

@@ -51,6 +51,7 @@ def test_json_is_reviewable() -> None:
         (lambda t: t.replace('"PASS"', '"FINE"'), "'status'"),
         (lambda t: t.replace("true", '"true"'), "'identical'"),
         (lambda t: t[:40], "not valid JSON"),
+        (lambda t: "[" * 100_000, "not valid JSON"),
         (lambda t: t.replace("true", "NaN"), "NaN is not allowed"),
         (lambda t: t.replace("{", '{"cell": "a",', 1), "appears twice"),
     ],
@@ -79,15 +80,26 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
         read_json(tmp_path / "gone.json", Verdict)
 
 
-def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EFBIG, "disk is full"),
+        (errno.ENOENT, "can't be written"),
+        (errno.ENAMETOOLONG, "can't be written"),
+    ],
+)
+def test_a_failed_write_leaves_the_old_file_and_no_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, sentence: str
+) -> None:
     path = tmp_path / "kept.json"
     path.write_bytes(b"old")
 
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match="disk is full"):
+    with pytest.raises(StorageError, match=sentence):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]

@@ -83,6 +83,17 @@ def test_a_limited_run_is_compared_on_its_own_items_of_a_full_baseline(build: An
     assert task.evidence.counts.n_items == 200
 
 
+def test_a_run_without_any_declared_task_is_invalid(build: Any, ruled: Any) -> None:
+    """A task that was renamed in the matrix leaves nothing to judge, which is no pass."""
+    run = build.one(500, 300)
+    made = ruled(run, build.baseline(run), declared=["renamed"])
+    assert [(verdict.task, verdict.status) for verdict in made.all] == [
+        ("renamed", Status.INVALID),
+        ("pooled", Status.INVALID),
+    ]
+    assert "the run of llama_4bit-rtn_none holds facts, and the matrix declares renamed" in made.all[0].reason
+
+
 def test_an_unlimited_run_that_lacks_items_is_invalid(build: Any, ruled: Any) -> None:
     task, _ = only(ruled(build.one(50, 30), build.baseline(build.one(500, 300, weights="w1"))))
     assert task.status is Status.INVALID

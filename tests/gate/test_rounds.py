@@ -96,6 +96,17 @@ def test_a_ruined_cell_is_red_after_a_few_items_and_is_not_fed_further(make: Any
     assert verdict.status is Status.REGRESSED
 
 
+def test_a_limited_run_whose_first_items_were_wrong_before_is_fed_on(build: Any, policy: Policy) -> None:
+    """Whether a task can show a loss is known from all that its baseline answered, not from what was fed so far."""
+    known = np.arange(N) >= 30
+    tasks = {name: build.task(name, known) for name in TASKS}
+    before = build.baseline(build.run(tasks, weights="w1"))
+    ruined = {name: build.task(name, np.zeros(200, dtype=np.bool_), limit=200) for name in TASKS}
+    run = build.run(ruined, weights="w2")
+    assert still_open(cut(run, 4), before, policy) == frozenset(TASKS)
+    assert judged(run, before, policy).status is Status.REGRESSED
+
+
 def test_a_task_of_an_undecided_pool_is_fed_whatever_it_says_itself(make: Any, baseline: Baseline, policy: Policy) -> None:
     run = make((0, 0), (40, 20))
     for end in round_ends(N)[:-1]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import zipfile
@@ -151,6 +152,18 @@ def test_a_local_folder_is_digested_once_and_again_when_it_changes(tmp_path: Pat
     make_tiny(folder, seed=1)
     assert resolve(f"dir:{folder}", None, tmp_path / "cache", told.append).weights_digest != first.weights_digest
     assert len(told) == 2
+
+
+def test_other_weights_of_the_same_size_and_time_are_other_weights(tmp_path: Path) -> None:
+    """`cp -p`, `rsync -t` and images with normalized times leave both as they were."""
+    folder = make_tiny(tmp_path / "model")
+    first = resolve(f"dir:{folder}", None, tmp_path / "cache")
+    times = {path: path.stat() for path in folder.iterdir()}
+    make_tiny(folder, seed=1)
+    for path, then in times.items():
+        os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+        assert (path.stat().st_size, path.stat().st_mtime_ns) == (then.st_size, then.st_mtime_ns)
+    assert resolve(f"dir:{folder}", None, tmp_path / "cache").weights_digest != first.weights_digest
 
 
 def test_a_hub_model_that_is_not_here_is_refused_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -34,6 +35,26 @@ def test_without_a_baseline_every_case_is_an_error_that_names_the_one_command(su
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(["*harness baseline propose tiny_8bit-rtn_none*"])
     assert not (suite.path / "baselines").exists()
+
+
+def test_the_commands_that_a_run_names_work_as_pasted(suite: pytest.Pytester, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a profile, with a matrix and baselines, of one's own."""
+    (suite.path / "suites").rename(suite.path / "our suites")
+    matrix = suite.path / "our suites" / "matrix.toml"
+    matrix.write_text(matrix.read_text().replace("embedded", "mine"))
+    asked = ("our suites", "--harness-profile=mine", "--harness-baseline-dir=our baselines", "-k", "tiny_8bit")
+    first = run(suite, *asked)
+    assert first.ret == 11
+    assert main(pasted(first.stdout.str(), "propose")) == 0
+    assert main(pasted(capsys.readouterr().out, "accept")) == 0
+    assert run(suite, *asked).ret == 0
+
+
+def pasted(text: str, verb: str) -> list[str]:
+    """The words of the first command of a kind, as a shell would give them to it."""
+    found = re.search(f"`harness (baseline {verb} [^`]*)`", text)
+    assert found, text
+    return shlex.split(found[1])
 
 
 def test_an_unchanged_cell_is_identical_and_costs_no_forward_pass(gated: pytest.Pytester) -> None:
@@ -143,6 +164,62 @@ def test_a_cell_stays_on_one_worker_under_xdist(gated: pytest.Pytester) -> None:
         (cell, worker) for worker, cell in re.findall(r"\[(gw\d)\].*\[(tiny_\S+)-(?:facts|pooled)\]", result.stdout.str())
     }
     assert len(pairs) == 3, pairs
+
+
+def test_a_pool_that_regressed_counts_although_its_case_was_not_selected(gated: pytest.Pytester, write_matrix) -> None:
+    """Its tasks' guards alone may let through what stopped the cell."""
+    write_matrix(bits=2)
+    policy = gated.path / "suites" / "policy.toml"
+    policy.write_text(policy.read_text().replace("m0 = 0.01\nm1_floor = 0.05", "m0 = 0.4\nm1_floor = 0.45"))
+    result = run(gated, "suites", "-k", "tiny_4bit and facts and not pooled")
+    assert result.ret == 1, result.stdout.str()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["REGRESSED *tiny_4bit-rtn_none-pooled *"])
+    assert report_of(gated)["run"]["exit_code"] == 1
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_stopping_at_the_first_failure_keeps_the_exit_code(gated: pytest.Pytester, write_matrix, workers: tuple) -> None:
+    write_matrix(bits=2)
+    result = gated.runpytest_subprocess("suites", "-k", "tiny_4bit", "-x", *workers)
+    assert result.ret == 1, result.stdout.str()
+    said = result.stderr if workers else result.stdout  # progress reaches people from a worker, too
+    said.fnmatch_lines(["*[[]gw?[]] tiny_4bit-rtn_none: *" if workers else "*tiny_4bit-rtn_none: *"])
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+def test_a_case_that_dies_without_a_verdict_is_invalid_and_no_regression(gated: pytest.Pytester, workers: tuple) -> None:
+    """A bug of the harness, or a worker that ran out of memory."""
+    death = "os._exit(9)" if workers else "raise ZeroDivisionError"
+    gated.makeconftest(f"import os, harness.plugin.session as s\ndef judge(*a, **k):\n    {death}\ns.judge = judge\n")
+    result = gated.runpytest_subprocess("suites", "-k", "tiny_4bit", *workers)
+    assert result.ret == 11, result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "sentence"),
+    [
+        ("matrix.toml", 'suite = "facts"', 'suite = "fact"', "did you mean 'facts'"),
+        ("policy.toml", "alpha_commit = 0.05", "alpha_commit = 5", "expected a number between 0 and 1"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_from_xdists_workers_too(
+    suite: pytest.Pytester, path: str, old: str, new: str, sentence: str
+) -> None:
+    file = suite.path / "suites" / path
+    file.write_text(file.read_text().replace(old, new))
+    result = suite.runpytest_subprocess("suites", "-n", "2")
+    assert result.ret == 4, result.stdout.str()
+    result.stdout.fnmatch_lines([f"*{sentence}*"])
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+def test_two_matrices_in_one_run_are_refused(gated: pytest.Pytester) -> None:
+    """Their cells may have the same ids, and would take each other's verdicts."""
+    shutil.copytree(gated.path / "suites", gated.path / "more")
+    result = run(gated, "suites", "more", "--import-mode=importlib")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*one run gates the cells of one matrix, and 2 were collected*"])
 
 
 def test_with_a_task_left_out_the_pool_says_so(gated: pytest.Pytester) -> None:

@@ -1,0 +1,32 @@
+"""The command line ends with the code of what it knows: a bug, or output that nobody reads, is neither a pass nor a
+regression."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.cli import main
+
+
+def test_a_bug_does_not_end_with_the_code_of_a_regression(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("of our own")
+
+    monkeypatch.setattr("harness.execution.doctor.examine", broken)
+    assert main(["doctor"]) == 11
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: of our own" in said
+    assert said.rstrip().endswith("this is a bug of the harness, please report the lines above.")
+
+
+def test_output_that_is_not_read_to_its_end_is_no_pass(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def closed(_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("harness.execution.doctor.examine", closed)
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    assert main(["doctor"]) == 141
