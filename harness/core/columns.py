@@ -115,15 +115,10 @@ class StoredItems:
         """The items at some places, in that order: the file is read once."""
         return _rows(self.path, self._read().take(pa.array(places, pa.int64())))
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The id of each item."""
-        return _strings(self._read("id")["id"])
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """The group of each item."""
-        return _strings(self._read("group")["group"])
+    def labels(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The id and the group of each item: the file is read once, without what the items ask."""
+        table = self._read("id", "group")
+        return _strings(table["id"]), _strings(table["group"])
 
     def _read(self, *names: str) -> pa.Table:
         table = _read_table(self.path, _ITEMS, ["digest", *names] if names else None)

@@ -14,7 +14,7 @@ import numpy as np
 from harness.core.records import CellRun, Outcomes, TaskRun
 from harness.core.verdicts import POOLED, Estimate, NotEstimable, PairedCounts, Status
 from harness.report.bundle import RunBundle
-from harness.report.pairs import count_changes, pairs_of
+from harness.report.pairs import compared, count_changes
 from harness.stats.intervals import wilson
 from harness.stats.paired import tango_interval
 from harness.stats.retention import retention
@@ -55,7 +55,7 @@ def compare_dense(bundle: RunBundle, run: CellRun) -> dict[str, DenseComparison]
     cell = run.record.cell
     if cell.is_dense:
         return {}
-    found = {name: pairs_of(bundle)[cell.id, name].get("dense model") for name in run.runs}
+    found = {name: compared(bundle)[cell.id, name].pairs.get("dense model") for name in run.runs}
     pairs = {name: (one.was_right, one.run.outcomes.correct) for name, one in found.items() if one is not None}
     made = {name: _compare(*pair) for name, pair in pairs.items()}
     verdict = bundle.verdict_of(cell.id)

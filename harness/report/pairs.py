@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, overload
@@ -85,8 +85,12 @@ class Flips(Sequence[Flip]):
         return next(iter(self.only(kept[None])))
 
     def __iter__(self) -> Iterator[Flip]:
-        now, was = self.pair.run.outcomes, self.pair.reference
-        for item, i, j in zip(self.items(), self.here.tolist(), self.there.tolist(), strict=True):
+        return self.of_items(self.items())
+
+    def of_items(self, items: Iterable[Item]) -> Iterator[Flip]:
+        """The flips of their ``items``, where these were read already."""
+        now, was = self.run.outcomes, self.pair.reference
+        for item, i, j in zip(items, self.here.tolist(), self.there.tolist(), strict=True):
             yield Flip(
                 item=item,
                 lost=bool(was.correct[j]),
@@ -123,7 +127,9 @@ class Flips(Sequence[Flip]):
 
     def items(self) -> list[Item]:
         """Their items; the others may stay in their file."""
-        items, places = self.pair.run.items, self.here.tolist()
+        items, places = self.run.items, self.here.tolist()
+        if not places:
+            return []
         return items.take(places) if isinstance(items, StoredItems) else [items[i] for i in places]
 
 
@@ -144,38 +150,54 @@ def count_changes(was: np.ndarray, now: np.ndarray) -> PairedCounts:
     return PairedCounts(n_lost, n_gained, len(now) - n_lost - n_gained)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """A task run beside its baseline and its dense model, where these have outcomes of the same items.
+
+    ``flips`` holds those of the same pairs, but of a dense cell only those against its baseline; ``groups`` stand in the
+    order of their first item.
+    """
+
+    run: TaskRun
+    pairs: Mapping[Against, Pair]
+    flips: tuple[Flips, ...]
+    groups: tuple[GroupCounts, ...]
+
+
 @lru_cache(maxsize=1)
-def pairs_of(bundle: RunBundle) -> Mapping[tuple[str, str], Mapping[Against, Pair]]:
-    """By cell and task, each measured one beside its baseline and its dense model, where they have outcomes of the same items.
+def compared(bundle: RunBundle) -> Mapping[tuple[str, str], Compared]:
+    """Every task run, by the ids of cell and task, in the bundle's order.
 
     Kept for the bundle at hand, which never changes: all parts of its report start from it.
     """
-    found: dict[tuple[str, str], dict[Against, Pair]] = {}
-    for cell, run in measured(bundle):
-        made: dict[Against, Pair | None] = {
-            "baseline": pair(run, bundle.baselines.get(cell.id)),
-            "dense model": pair(run, bundle.dense.get(cell.model)),
-        }
-        found[cell.id, run.info.name] = {against: one for against, one in made.items() if one is not None}
-    return found
+    return {
+        (entry.record.cell.id, name): _compare(entry.record.cell, run, bundle)
+        for entry in bundle.cells
+        if isinstance(entry, CellRun)
+        for name, run in entry.runs.items()
+    }
 
 
-@lru_cache(maxsize=1)
 def compared_flips(bundle: RunBundle) -> tuple[Flips, ...]:
     """What flipped in every task run against each reference that has outcomes of the same items."""
-    return tuple(
-        flips(made, against)
-        for cell, run in measured(bundle)
-        for against, made in pairs_of(bundle)[cell.id, run.info.name].items()
-        if run.items and (against == "baseline" or not cell.is_dense)
-    )
+    return tuple(found for one in compared(bundle).values() for found in one.flips)
 
 
-def measured(bundle: RunBundle) -> Iterator[tuple[Cell, TaskRun]]:
-    """Every task run with its cell, in the bundle's order."""
-    for entry in bundle.cells:
-        for run in entry.runs.values() if isinstance(entry, CellRun) else ():
-            yield entry.record.cell, run
+def _compare(cell: Cell, run: TaskRun, bundle: RunBundle) -> Compared:
+    baseline, dense = pair(run, bundle.baselines.get(cell.id)), pair(run, bundle.dense.get(cell.model))
+    named: tuple[tuple[Against, Pair | None], ...] = (("baseline", baseline), ("dense model", dense))
+    pairs = {against: made for against, made in named if made is not None}
+    ids, groups = _labels(run.items)
+    kept = [against for against in pairs if against == "baseline" or not cell.is_dense]
+    found = tuple(flips(pairs[against], against, ids) for against in kept)
+    return Compared(run, pairs, found, count_groups(run, groups, baseline, dense))
+
+
+def _labels(items: Items) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The id and the group of each item."""
+    if isinstance(items, StoredItems):
+        return items.labels()
+    return tuple(item.id for item in items), tuple(item.group for item in items)
 
 
 def pair(run: TaskRun, reference: Reference | None) -> Pair | None:
@@ -194,36 +216,18 @@ def pair(run: TaskRun, reference: Reference | None) -> Pair | None:
     return None if None in places else Pair(run, outcomes, np.array(places, dtype=np.intp))
 
 
-def flips(made: Pair, against: Against) -> Flips:
-    """The items of a pair that changed sides."""
-    was, now = made.was_right, made.run.outcomes.correct
-    moved = np.abs(made.run.outcomes.margins_nats - made.reference.margins_nats[made.places])
-    flipped = np.flatnonzero(was != now)
-    ids = ids_of(made.run.items) if len(flipped) else ()
-    keys = zip((~was[flipped]).tolist(), (-moved[flipped]).tolist(), (ids[i] for i in flipped.tolist()), strict=True)
-    order = [k for k, _ in sorted(enumerate(keys), key=lambda one: one[1])]
+def flips(made: Pair, against: Against, ids: Sequence[str]) -> Flips:
+    """The items of a pair that changed sides; ``ids`` are those of the run's items."""
+    was, now = made.was_right, made.run.outcomes
+    flipped = np.flatnonzero(was != now.correct)
+    moved = np.abs(now.margins_nats - made.reference.margins_nats[made.places])
+    rows = zip((~was[flipped]).tolist(), (-moved[flipped]).tolist(), (ids[i] for i in flipped.tolist()), strict=True)
+    order = [k for k, _ in sorted(enumerate(rows), key=lambda row: row[1])]
     return Flips(made, against, flipped[order], int(was[flipped].sum()))
 
 
-def ids_of(items: Items) -> tuple[str, ...]:
-    """The id of each item."""
-    return items.ids if isinstance(items, StoredItems) else tuple(item.id for item in items)
-
-
-@lru_cache(maxsize=1)
-def counted_groups(bundle: RunBundle) -> Mapping[tuple[str, str], tuple[GroupCounts, ...]]:
-    """By cell and task, the right answers per relation."""
-    pairs = pairs_of(bundle)
-    places = {(cell.id, run.info.name): run for cell, run in measured(bundle)}
-    return {
-        place: count_groups(run, pairs[place].get("baseline"), pairs[place].get("dense model"))
-        for place, run in places.items()
-    }
-
-
-def count_groups(run: TaskRun, baseline: Pair | None, dense: Pair | None) -> tuple[GroupCounts, ...]:
-    """Right answers per relation, relations in the order of their first item."""
-    names = run.items.groups if isinstance(run.items, StoredItems) else tuple(item.group for item in run.items)
+def count_groups(run: TaskRun, names: Sequence[str], baseline: Pair | None, dense: Pair | None) -> tuple[GroupCounts, ...]:
+    """Right answers per relation; ``names`` are the relations of the run's items."""
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     groups = np.array([number[name] for name in names], dtype=np.int64)
 

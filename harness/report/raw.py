@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from harness.report.bundle import Reference, RunBundle, cell_of
 from harness.report.dense import accuracy_of, compared_dense
 from harness.report.lines import Rows, encode, quote
 from harness.report.listing import comparisons, listed, shares
-from harness.report.pairs import Answer, Flip, Flips, counted_groups
+from harness.report.pairs import Answer, Flip, Flips, compared
 from harness.report.scores import pick_options
 from harness.report.status import cell_status, overall_status
 
@@ -70,7 +70,7 @@ def _cell(bundle: RunBundle, entry: CellRun | CellFailure, flipped: dict[str, di
         "accuracy": {name: _accuracy(run.outcomes) for name, run in entry.runs.items()},
         "against_dense": against,
         "flips": flipped,
-        "relations": {name: counted_groups(bundle)[cell.id, name] for name in entry.runs},
+        "relations": {name: compared(bundle)[cell.id, name].groups for name in entry.runs},
     }
 
 
@@ -106,7 +106,7 @@ def _columns(found: Flips, scored: np.ndarray) -> dict[str, Iterable[str]]:
     """Flips as columns of JSON text; ``scored`` says which of them have their options."""
     items, now, was = found.items(), found.run.outcomes, found.pair.reference
     here, there = found.here, found.there
-    options = (encode(_options(flip)) for flip in found.only(scored))
+    options = (encode(_options(flip)) for flip in found.only(scored).of_items(compress(items, scored)))
     return {
         "item": (quote(item.id) for item in items),
         "digest": (quote(now.digests[i]) for i in here.tolist()),
@@ -142,13 +142,14 @@ def _texts(outcomes: Outcomes, places: np.ndarray) -> Iterable[str]:
 
 
 def _options(flip: Flip) -> list[dict[str, Any]]:
+    n_options = len(flip.item.options)
     return [
         {
             "text": flip.item.options[i],
             "reference_nats": _score(flip.reference, i),
             "candidate_nats": _score(flip.candidate, i),
         }
-        for i in sorted(pick_options(flip, MOST_OPTIONS))
+        for i in (range(n_options) if n_options <= MOST_OPTIONS else sorted(pick_options(flip, MOST_OPTIONS)))
     ]
 
 

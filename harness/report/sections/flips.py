@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.core.records import TaskRun
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle
 from harness.report.listing import MOST_ROWS, comparisons, flips_anchor, listed, shares
@@ -124,19 +123,19 @@ def _rows(found: Flips, share: int, scored: Flips) -> Iterator[FlipView]:
     for flip, opens, with_scores in zip(shown, shown.open, np.isin(shown.here, scored.here), strict=True):
         row_id = "" if flip.lost in seen else flips_anchor(found.run.cell, found.run.info.name, found.against, flip.lost)
         seen.add(flip.lost)
-        why_not = NOT_KEPT if not opens else "" if with_scores else IN_JSON
-        yield _row(found.run, found.against, flip, row_id, view_scores(flip, found.against) if with_scores else None, why_not)
+        scores = view_scores(flip, found.against) if with_scores else None
+        yield _row(found, flip, row_id, scores, why_no_scores=NOT_KEPT if not opens else "" if with_scores else IN_JSON)
 
 
-def _row(run: TaskRun, name: str, flip: Flip, row_id: str, scores: ScoresView | None, why_no_scores: str) -> FlipView:
+def _row(found: Flips, flip: Flip, row_id: str, scores: ScoresView | None, *, why_no_scores: str) -> FlipView:
     item = flip.item
     generated = flip.candidate.text is not None or flip.reference.text is not None
     n_gold_hidden = len(item.gold) - MOST_GOLD
     return FlipView(
         id=row_id,
-        cell=run.cell,
-        task=fmt.visible(run.info.name),
-        against=name,
+        cell=found.run.cell,
+        task=fmt.visible(found.run.info.name),
+        against=found.against,
         side="lost" if flip.lost else "gained",
         near_tie=flip.near_tie,
         item=fmt.visible(item.id, LONGEST_ANSWER),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.core.records import Cell, TaskRun
+from harness.core.records import Cell, CellRun, TaskRun
 from harness.core.verdicts import Status
 from harness.report import format as fmt
 from harness.report.budget import share_out
 from harness.report.bundle import RunBundle
-from harness.report.pairs import GroupCounts, counted_groups, measured, pairs_of
+from harness.report.pairs import Compared, GroupCounts, compared
 from harness.report.plots import decimals
 from harness.report.view import anchor
 
@@ -77,21 +77,26 @@ class _Counted:
 def view_relations(bundle: RunBundle) -> RelationsView:
     """The relations of a run."""
     found = [
-        _count(bundle, cell, run) for cell, run in measured(bundle) if len(counted_groups(bundle)[cell.id, run.info.name]) > 1
+        _count(bundle, entry.record.cell, compared(bundle)[entry.record.cell.id, name])
+        for entry in bundle.cells
+        if isinstance(entry, CellRun)
+        for name in entry.runs
+        if len(compared(bundle)[entry.record.cell.id, name].groups) > 1
     ]
     shares = share_out([len(one.groups) for one in found], MOST_ROWS)
     return RelationsView("Relations", tuple(_table(one, share) for one, share in zip(found, shares, strict=True)))
 
 
-def _count(bundle: RunBundle, cell: Cell, run: TaskRun) -> _Counted:
-    place = (cell.id, run.info.name)
-    pairs = pairs_of(bundle)[place]
-    had = {"dense": "dense model" in pairs and not cell.is_dense, "baseline": "baseline" in pairs, "candidate": True}
+def _count(bundle: RunBundle, cell: Cell, found: Compared) -> _Counted:
+    had = {
+        "dense": "dense model" in found.pairs and not cell.is_dense,
+        "baseline": "baseline" in found.pairs,
+        "candidate": True,
+    }
     verdict = bundle.verdict_of(cell.id)
-    case = next((case for case in (verdict.tasks if verdict else ()) if case.task == run.info.name), None)
+    case = next((case for case in (verdict.tasks if verdict else ()) if case.task == found.run.info.name), None)
     worth = case is not None and case.status in (Status.REGRESSED, Status.INCONCLUSIVE)
-    columns = tuple(who for who in had if had[who])
-    return _Counted(run, tuple(sorted(counted_groups(bundle)[place], key=_order)), columns, worth)
+    return _Counted(found.run, tuple(sorted(found.groups, key=_order)), tuple(who for who in had if had[who]), worth)
 
 
 def _table(counted: _Counted, share: int) -> RelationTable:
