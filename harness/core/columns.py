@@ -209,7 +209,8 @@ def _write_table(path: Path, table: pa.Table) -> None:
 def _read_table(path: Path, schema: pa.Schema, names: list[str] | None = None) -> pa.Table:
     """The columns ``names`` (None: all) of a file that must have those of ``schema``."""
     try:
-        with pq.ParquetFile(path) as file:  # read_table would open a whole data set around one file
+        # read_table would open a whole data set around one file, and a buffer would be filled by another thread
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             found = file.schema_arrow
             table = file.read(names, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from harness.core.serial import atomic_path
 from harness.report.bundle import RunBundle
 from harness.report.junit import junit_xml
-from harness.report.lines import json_pieces
+from harness.report.lines import write_json
 from harness.report.raw import raw_report
 from harness.report.render import render
 from harness.report.summary import summarize
@@ -20,32 +20,49 @@ REPORT_SCHEMA_VERSION = 1
 """Of report.json; raised when a key changes its meaning or goes away. New keys do not raise it."""
 
 
+Writer = Callable[[BinaryIO], object]
+"""Writes one file."""
+
+
 def report(bundle: RunBundle) -> dict[str, bytes]:
     """The files of a report by name: index.html, report.json, summary.md, junit.xml. Same bundle, same bytes."""
-    return {name: b"".join(pieces) for name, pieces in _files(bundle)}
+    return {name: _bytes(write) for name, write in _writers(bundle).items()}
 
 
 def write_report(folder: Path, bundle: RunBundle) -> Path:
     """Write a report's files into a folder, each atomically; returns the path of its page."""
-    for name, pieces in _files(bundle):
+    for name, write in _writers(bundle).items():
         with atomic_path(folder / name) as neighbour, neighbour.open("wb") as stream:
-            stream.writelines(pieces)
+            write(stream)
     return folder / "index.html"
 
 
-def _files(bundle: RunBundle) -> Iterator[tuple[str, Iterable[bytes]]]:
+def _writers(bundle: RunBundle) -> dict[str, Writer]:
     page = view_page(bundle)
     plain = {
         "schema_version": REPORT_SCHEMA_VERSION,
         "page": page,
         "run": raw_report(bundle),
     }
-    yield "index.html", render(page)
-    yield "report.json", _json(plain)
-    yield "summary.md", [summarize(bundle, plain).encode("utf-8")]
-    yield "junit.xml", [junit_xml(bundle)]
+    return {
+        "index.html": lambda stream: stream.writelines(render(page)),
+        "report.json": lambda stream: _write_json(plain, stream),
+        "summary.md": lambda stream: stream.write(summarize(bundle, plain).encode("utf-8")),
+        "junit.xml": lambda stream: stream.write(junit_xml(bundle)),
+    }
 
 
-def _json(plain: dict[str, Any]) -> Iterator[bytes]:
+def _bytes(write: Writer) -> bytes:
+    stream = BytesIO()
+    write(stream)
+    return stream.getvalue()
+
+
+def _write_json(plain: dict[str, Any], stream: BinaryIO) -> None:
     """Reviewable JSON. A lone surrogate of a broken data set becomes its escape: the file stays valid UTF-8 and JSON."""
-    return (piece.encode("utf-8", errors="backslashreplace") for piece in chain(json_pieces(plain), "\n"))
+
+    def write(text: str) -> None:
+        stream.write(text.encode("utf-8", errors="backslashreplace"))
+
+    write_json(plain, write)
+    write("\n")

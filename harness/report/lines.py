@@ -1,10 +1,11 @@
-"""Plain data as reviewable JSON, in pieces as they are written: a large run's report.json is never whole in memory."""
+"""Plain data as reviewable JSON, written piece by piece: a large run's report.json is never whole in memory."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -14,7 +15,12 @@ _DEPTH = 7
 
 def _fields(view: Any) -> dict[str, Any]:
     """A view's fields by name, one level deep."""
-    return {field.name: getattr(view, field.name) for field in fields(view)}
+    return {name: getattr(view, name) for name in _names(type(view))}
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, default=_fields).encode
@@ -28,11 +34,8 @@ quote: Callable[[str], str] = encode_basestring
 class Rows:
     """A list of objects of the same keys, each on one line, from columns of JSON text that are made when it is written.
 
-    >>> print("".join(json_pieces(Rows(lambda: {"b": ["1", "2"], "a": ['"x"', '"y"']}))))
-    [
-     {"a": "x", "b": 1},
-     {"a": "y", "b": 2}
-    ]
+    >>> list(Rows(lambda: {"b": ["1", "2"], "a": ['"x"', '"y"']}).lines())
+    ['{"a": "x", "b": 1}', '{"a": "y", "b": 2}']
     """
 
     columns: Callable[[], Mapping[str, Iterable[str]]]
@@ -45,25 +48,23 @@ class Rows:
         return (form % row for row in zip(*(columns[key] for key in keys), strict=True))
 
 
-def json_pieces(value: Any, depth: int = 0) -> Iterator[str]:
-    """A value as JSON text in pieces."""
+def write_json(value: Any, write: Callable[[str], object], depth: int = 0) -> None:
+    """Write a value as JSON text, piece by piece."""
     if is_dataclass(value) and not isinstance(value, Rows):
         value = _fields(value)
     if depth >= _DEPTH or not value or not isinstance(value, (dict, list, tuple, Rows)):
-        yield encode(value)
+        write(encode(value))
         return
-    opening, closing = "{}" if isinstance(value, dict) else "[]"
-    before, indent = opening, "\n" + " " * (depth + 1)
-    for name, pieces in _entries(value, depth + 1):
-        yield f"{before}{indent}{name}"
-        yield from pieces
-        before = ","
-    yield "\n" + " " * depth + closing
-
-
-def _entries(value: Any, depth: int) -> Iterator[tuple[str, Iterable[str]]]:
+    start, end = "{}" if isinstance(value, dict) else "[]"
+    indent = "\n" + " " * (depth + 1)
     if isinstance(value, Rows):
-        return (("", (line,)) for line in value.lines())
-    if isinstance(value, dict):
-        return ((f"{quote(key)}: ", json_pieces(value[key], depth)) for key in sorted(value))
-    return (("", json_pieces(entry, depth)) for entry in value)
+        write(f"{start}{indent}{f',{indent}'.join(value.lines())}")
+    elif isinstance(value, dict):
+        for i, key in enumerate(sorted(value)):
+            write(f"{',' if i else start}{indent}{quote(key)}: ")
+            write_json(value[key], write, depth + 1)
+    else:
+        for i, entry in enumerate(value):
+            write(f"{',' if i else start}{indent}")
+            write_json(entry, write, depth + 1)
+    write(indent[:-1] + end)
