@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,15 @@ def write_items(path: Path, items: Items) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StoredItems:
-    """The items of a file, read whenever they are looked at and never kept: judging a run needs none of them.
+    """The items of a file, made when they are first looked at: judging a run needs none of them.
 
-    ``digests`` are those of the outcomes beside the file; other items, or an edited one, raise FileFormatError.
+    ``digests`` are those of the outcomes beside the file; other items, or an edited one, raise FileFormatError. ``made``
+    holds by digest what was read and checked, for all files that share it: cells are asked the same items.
     """
 
     path: Path
     digests: tuple[str, ...]
+    made: dict[str, Item] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -112,16 +114,20 @@ class StoredItems:
         return self.take([range(len(self))[index]])[0]
 
     def take(self, places: Sequence[int]) -> list[Item]:
-        """The items at some places, in that order: the file is read once."""
-        return _rows(self.path, self._read().take(pa.array(places, pa.int64())))
+        """The items at some places, in that order: the file is read at most once."""
+        wanted = [self.digests[place] for place in places]
+        if new := [place for place, digest in zip(places, wanted, strict=True) if digest not in self.made]:
+            items = _rows(self.path, self._read(*_ITEMS.names).take(pa.array(new, pa.int64())))
+            self.made.update(zip((self.digests[place] for place in new), items, strict=True))
+        return [self.made[digest] for digest in wanted]
 
     def labels(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The id and the group of each item: the file is read once, without what the items ask."""
-        table = self._read("id", "group")
+        table = self._read("digest", "id", "group")
         return _strings(table["id"]), _strings(table["group"])
 
     def _read(self, *names: str) -> pa.Table:
-        table = _read_table(self.path, _ITEMS, ["digest", *names] if names else None)
+        table = _read_table(self.path, _ITEMS, names)
         if _strings(table["digest"]) != self.digests:
             raise FileFormatError(f"{self.path} does not hold the items of the outcomes beside it: measure it again.")
         return table
@@ -206,13 +212,13 @@ def _write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, neighbour, compression="zstd", use_dictionary=["group", "text"])
 
 
-def _read_table(path: Path, schema: pa.Schema, names: list[str] | None = None) -> pa.Table:
-    """The columns ``names`` (None: all) of a file that must have those of ``schema``."""
+def _read_table(path: Path, schema: pa.Schema, names: Sequence[str] = ()) -> pa.Table:
+    """The columns ``names`` (all if there are none) of a file that must have those of ``schema``."""
     try:
         # read_table would open a whole data set around one file, and a buffer would be filled by another thread
         with pq.ParquetFile(path, pre_buffer=False) as file:
             found = file.schema_arrow
-            table = file.read(names, use_threads=False)
+            table = file.read(list(names) or None, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise FileFormatError(f"{path} can't be read as parquet ({error}): restore it or make it again.") from error
     if found.names != schema.names or not found.equals(schema, check_metadata=False):

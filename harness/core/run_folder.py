@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness.core.columns import StoredItems, read_outcomes, write_items, write_outcomes
 from harness.core.errors import FileFormatError
-from harness.core.records import Cell, CellFailure, CellRecord, CellRun, TaskRun
+from harness.core.records import Cell, CellFailure, CellRecord, CellRun, Item, TaskRun
 from harness.core.serial import read_json, storage_errors, write_json
 
 RECORDS = "records"
@@ -51,21 +51,22 @@ def read_run(folder: Path) -> list[CellRun | CellFailure]:
     homes = sorted(path for path in (folder / RECORDS).glob("*") if path.is_dir())
     if not homes:
         raise FileFormatError(f"{folder} holds no run (no {RECORDS}/<cell>/ in it): run `harness measure` or pytest first.")
-    return [read_cell(home) for home in homes]
+    items: dict[str, Item] = {}
+    return [_read_cell(home, items) for home in homes]
 
 
-def read_cell(home: Path) -> CellRun | CellFailure:
-    """One cell's run from its folder. Raises FileFormatError."""
+def _read_cell(home: Path, items: dict[str, Item]) -> CellRun | CellFailure:
+    """One cell's run from its folder; ``items``: those that were made already, by digest."""
     Cell.parse(home.name)
     if (home / "failure.json").exists():
         return read_json(home / "failure.json", CellFailure)
     record = read_json(home / "cell.json", CellRecord)
     if record.cell.id != home.name:
         raise FileFormatError(f"{home} holds the record of cell {record.cell.id}: it was moved or edited; measure it again.")
-    return CellRun(record=record, runs={name: _read_task(home, record, name) for name in record.tasks})
+    return CellRun(record=record, runs={name: _read_task(home, record, name, items) for name in record.tasks})
 
 
-def _read_task(home: Path, record: CellRecord, name: str) -> TaskRun:
+def _read_task(home: Path, record: CellRecord, name: str, made: dict[str, Item]) -> TaskRun:
     try:
         outcomes = read_outcomes(home / f"{name}.outcomes.parquet")
         items = home / f"{name}.items.parquet"
@@ -74,7 +75,7 @@ def _read_task(home: Path, record: CellRecord, name: str) -> TaskRun:
         return TaskRun(
             cell=record.cell.id,
             info=record.tasks[name],
-            items=StoredItems(items, outcomes.digests),
+            items=StoredItems(items, outcomes.digests, made),
             outcomes=outcomes,
             scorer=record.scorers[name],
             origin=record.origins[name],
