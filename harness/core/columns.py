@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -58,7 +61,7 @@ def write_outcomes(path: Path, outcomes: Outcomes) -> None:
 def read_outcomes(path: Path) -> Outcomes:
     """Outcomes from parquet. Raises FileFormatError (missing, truncated, other columns, duplicated items, NaN)."""
     table = _read_table(path, _OUTCOMES)
-    digests = _strings(table["digest"])
+    digests = tuple(map(sys.intern, _strings(table["digest"])))  # every cell and baseline names the same items
     if len(set(digests)) != len(digests):
         raise FileFormatError(f"{path} holds an item twice: it was edited or mixed; restore it or make it again.")
     try:
@@ -89,61 +92,78 @@ def write_items(path: Path, items: Items) -> None:
     _write_table(path, pa.table(columns, schema=_ITEMS))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class StoredItems:
-    """The items of a file, read when they are first looked at, made one by one: judging a run needs none of them.
+    """The items of a file, made when they are first looked at: judging a run needs none of them.
 
-    ``digests`` are those of the outcomes beside the file; other items, or an edited one, raise FileFormatError.
+    ``digests`` are those of the outcomes beside the file; other items, or an edited one, raise FileFormatError. ``made``
+    holds by digest what was read and checked, for all files that share it: cells are asked the same items.
     """
 
     path: Path
     digests: tuple[str, ...]
-    _table: pa.Table | None = None
+    made: dict[str, Item] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.digests)
 
     def __iter__(self) -> Iterator[Item]:
-        return (self[i] for i in range(len(self)))
+        return iter(self.take(range(len(self))))
 
     def __getitem__(self, index: int, /) -> Item:
-        row = {name: column[0].as_py() for name, column in zip(_ITEMS.names, self._columns(index), strict=True)}
-        try:
-            item = Item(row["id"], row["group"], row["prompt"], tuple(row["options"]), tuple(row["gold"]))
-        except (ValueError, TypeError) as error:
-            raise FileFormatError(f"{self.path}: {error}") from error
-        if item.digest != self.digests[index]:
-            raise FileFormatError(f"{self.path} was edited: item {item.id!r} is not the one that was asked; measure it again.")
-        return item
+        return self.take([range(len(self))[index]])[0]
 
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """The group of each item."""
-        return _strings(self._read()["group"])
+    def take(self, places: Sequence[int]) -> list[Item]:
+        """The items at some places, in that order: the file is read at most once."""
+        wanted = [self.digests[place] for place in places]
+        if new := [place for place, digest in zip(places, wanted, strict=True) if digest not in self.made]:
+            items = _rows(self.path, self._read(*_ITEMS.names).take(pa.array(new, pa.int64())))
+            self.made.update(zip((self.digests[place] for place in new), items, strict=True))
+        return [self.made[digest] for digest in wanted]
 
-    def _columns(self, index: int) -> list[pa.Array]:
-        row = self._read().slice(range(len(self))[index], 1)
-        return [column.combine_chunks() for column in row.columns]
+    def labels(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The id and the group of each item: the file is read once, without what the items ask."""
+        table = self._read("digest", "id", "group")
+        return _strings(table["id"]), _strings(table["group"])
 
-    def _read(self) -> pa.Table:
-        if self._table is None:
-            table = _read_table(self.path, _ITEMS)
-            if _strings(table["digest"]) != self.digests:
-                raise FileFormatError(f"{self.path} does not hold the items of the outcomes beside it: measure it again.")
-            self._table = table
-        return self._table
+    def _read(self, *names: str) -> pa.Table:
+        table = _read_table(self.path, _ITEMS, names)
+        if _strings(table["digest"]) != self.digests:
+            raise FileFormatError(f"{self.path} does not hold the items of the outcomes beside it: measure it again.")
+        return table
 
 
 def read_items(path: Path) -> tuple[Item, ...]:
     """Items from parquet, all of them. Raises FileFormatError."""
-    table = _read_table(path, _ITEMS)
-    return tuple(StoredItems(path, _strings(table["digest"]), table))
+    return tuple(_rows(path, _read_table(path, _ITEMS)))
+
+
+def _rows(path: Path, table: pa.Table) -> list[Item]:
+    """The items in a table's rows, each checked against its digest."""
+    try:
+        texts = (_strings(table[name]) for name in ("id", "group", "prompt"))
+        items = list(map(Item, *texts, _lists(table["options"]), _lists(table["gold"])))
+    except ValueError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+    for item, digest in zip(items, _strings(table["digest"]), strict=True):
+        if item.digest != digest:
+            raise FileFormatError(f"{path} was edited: item {item.id!r} is not the one that was asked; measure it again.")
+    return items
 
 
 def _strings(column: pa.ChunkedArray) -> tuple[str, ...]:
     if column.null_count:
         raise FileFormatError(f"a column of {len(column)} texts has {column.null_count} empty rows: restore the file.")
     return tuple(column.to_numpy().tolist()) if len(column) else ()
+
+
+def _lists(column: pa.ChunkedArray) -> list[tuple[Any, ...]]:
+    """A column of lists as tuples."""
+    flat = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
+    values, ends = flat.values.to_numpy(zero_copy_only=False).tolist(), flat.offsets.to_numpy().tolist()
+    if flat.null_count or flat.values.null_count:
+        raise ValueError("a column of lists has empty rows")
+    return [tuple(values[start:end]) for start, end in pairwise(ends)]
 
 
 def _list_column(outcomes: Outcomes) -> pa.Array:
@@ -192,14 +212,15 @@ def _write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, neighbour, compression="zstd", use_dictionary=["group", "text"])
 
 
-def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+def _read_table(path: Path, schema: pa.Schema, names: Sequence[str] = ()) -> pa.Table:
+    """The columns ``names`` (all if there are none) of a file that must have those of ``schema``."""
     try:
-        with pq.ParquetFile(path) as file:  # read_table would open a whole data set around one file
-            table = file.read(use_threads=False)
+        # read_table would open a whole data set around one file, and a buffer would be filled by another thread
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            found = file.schema_arrow
+            table = file.read(list(names) or None, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise FileFormatError(f"{path} can't be read as parquet ({error}): restore it or make it again.") from error
-    if table.schema.names != schema.names or not table.schema.equals(schema, check_metadata=False):
-        raise FileFormatError(
-            f"{path} has columns {table.schema.names}, expected {schema.names}: restore it or make it again."
-        )
+    if found.names != schema.names or not found.equals(schema, check_metadata=False):
+        raise FileFormatError(f"{path} has columns {found.names}, expected {schema.names}: restore it or make it again.")
     return table

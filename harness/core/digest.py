@@ -10,6 +10,8 @@ from typing import Any
 
 _CHUNK_BYTES = 1 << 20
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def digest_json(value: Any) -> str:
     """The SHA-256 of a value's canonical JSON (sorted keys, no spaces, UTF-8, NaN refused).
@@ -17,8 +19,7 @@ def digest_json(value: Any) -> str:
     >>> digest_json({"b": 1, "a": [2, 3]}) == digest_json({"a": [2, 3], "b": 1})
     True
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return digest_text(text)
+    return digest_text(_CANONICAL.encode(value))
 
 
 def digest_text(text: str) -> str:

@@ -110,7 +110,7 @@ class Item:
     @property
     def digest(self) -> str:
         """The item's identity: any change of wording, options, their order or the right answers changes it."""
-        return digest_json([self.id, self.group, self.prompt, list(self.options), list(self.gold)])
+        return digest_json([self.id, self.group, self.prompt, self.options, self.gold])
 
 
 @record

@@ -5,14 +5,16 @@ Descriptive, not judged: no verdict hangs on these numbers, and their intervals 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from harness.core.records import CellRun, Outcomes, TaskRun
 from harness.core.verdicts import POOLED, Estimate, NotEstimable, PairedCounts, Status
-from harness.report.bundle import Reference, RunBundle
-from harness.report.pairs import comparable, count_changes, right_in
+from harness.report.bundle import RunBundle
+from harness.report.pairs import compared, count_changes
 from harness.stats.intervals import wilson
 from harness.stats.paired import tango_interval
 from harness.stats.retention import retention
@@ -37,18 +39,26 @@ def accuracy_of(outcomes: Outcomes) -> Estimate | None:
     return wilson(int(outcomes.correct.sum()), len(outcomes), LEVEL) if len(outcomes) else None
 
 
+@lru_cache(maxsize=1)
+def compared_dense(bundle: RunBundle) -> Mapping[str, Mapping[str, DenseComparison]]:
+    """By cell, what ``compare_dense`` finds. Kept for the bundle at hand: several parts of its report ask for it."""
+    runs = (entry for entry in bundle.cells if isinstance(entry, CellRun))
+    return {run.record.cell.id: compare_dense(bundle, run) for run in runs}
+
+
 def compare_dense(bundle: RunBundle, run: CellRun) -> dict[str, DenseComparison]:
     """Every task of a cell, and its pool where it can be rebuilt, beside the dense model; empty for the dense cell itself.
 
     A task is left out where the dense model was not asked the same items. The pool is left out where one of its tasks is, or
     where a run of all items was pooled otherwise by the gate.
     """
-    dense = bundle.dense.get(run.record.cell.model)
-    if dense is None or run.record.cell.is_dense:
+    cell = run.record.cell
+    if cell.is_dense:
         return {}
-    pairs = {name: found for name, task in run.runs.items() if (found := _pair(task, dense)) is not None}
+    found = {name: compared(bundle)[cell.id, name].pairs.get("dense model") for name in run.runs}
+    pairs = {name: (one.was_right, one.run.outcomes.correct) for name, one in found.items() if one is not None}
     made = {name: _compare(*pair) for name, pair in pairs.items()}
-    verdict = bundle.verdict_of(run.record.cell.id)
+    verdict = bundle.verdict_of(cell.id)
     if verdict is None or verdict.pooled is None or verdict.pooled.evidence is None:
         return made
     silent = {case.task for case in verdict.tasks if case.status is Status.UNINFORMATIVE}
@@ -61,12 +71,6 @@ def compare_dense(bundle: RunBundle, run: CellRun) -> dict[str, DenseComparison]
     if len(now) == evidence.counts.n_items or evidence.counts.n_items < evidence.n_planned:
         made[POOLED] = _compare(was, now)
     return made
-
-
-def _pair(run: TaskRun, dense: Reference) -> tuple[np.ndarray, np.ndarray] | None:
-    """Which items the dense model and the cell got right, in the run's order."""
-    was = comparable(run, dense)
-    return None if was is None else (right_in(was, run.outcomes.digests), run.outcomes.correct)
 
 
 def _in_pool(bundle: RunBundle, run: TaskRun) -> np.ndarray:

@@ -173,6 +173,8 @@ def visible(text: str, longest: int | None = None) -> str:
     'a⟨U+0000⟩b⟨U+202E⟩c'
     """
     cut = text if longest is None or len(text) <= longest else text[:longest] + "…"
+    if cut.isprintable():  # none of the categories below: most texts
+        return cut
     return "".join(_visible(c) for c in cut)
 
 

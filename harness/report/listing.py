@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.core.records import TaskRun
+import numpy as np
+
 from harness.report.budget import share_out
 from harness.report.bundle import RunBundle
-from harness.report.pairs import Flip, compared_flips
+from harness.report.pairs import Flips, compared_flips
 from harness.report.view import anchor
-
-Comparison = tuple[TaskRun, str, tuple[Flip, ...]]
-"""One task of one cell, the reference's name, and what flipped, lost ones first."""
 
 MOST_ROWS = 5000
 """Flips that the page lists, all comparisons together; report.json has every one."""
@@ -23,32 +21,33 @@ SHARE_OF_DENSE = 0.4
 """Of the room, what comparisons with the dense model get where those with baselines would fill it."""
 
 
-def comparisons(bundle: RunBundle) -> list[Comparison]:
+def comparisons(bundle: RunBundle) -> list[Flips]:
     """Every comparison of a run, those with baselines first: they are what the gate judges."""
-    return sorted(compared_flips(bundle), key=lambda one: one[1] != "baseline")
+    return sorted(compared_flips(bundle), key=lambda found: found.against != "baseline")
 
 
-def shares(compared: Sequence[Comparison], room: int) -> tuple[int, ...]:
+def shares(compared: Sequence[Flips], room: int) -> tuple[int, ...]:
     """How many flips of each comparison there is room for; ``compared`` as ``comparisons`` orders them."""
-    sizes = [len(found) for _, _, found in compared]
-    n_base = sum(name == "baseline" for _, name, _ in compared)
+    sizes = [len(found) for found in compared]
+    n_base = sum(found.against == "baseline" for found in compared)
     for_base = share_out(sizes[:n_base], room - min(sum(sizes[n_base:]), int(room * SHARE_OF_DENSE)))
     return for_base + share_out(sizes[n_base:], room - sum(for_base))
 
 
-def split(found: Sequence[Flip], share: int) -> tuple[int, int]:
-    """How many lost and how many gained flips are in a share: half of it each, if there are as many."""
-    n_lost = sum(flip.lost for flip in found)
-    n_gained = len(found) - n_lost
+def split(n_lost: int, n_gained: int, share: int) -> tuple[int, int]:
+    """How many lost and how many gained flips are in a share: half of it each, if there are as many.
+
+    >>> split(10, 10, 6), split(1, 10, 6), split(1, 2, 6)
+    ((3, 3), (1, 5), (1, 2))
+    """
     lost = min(n_lost, share - min(n_gained, share // 2))
     return lost, min(n_gained, share - lost)
 
 
-def listed(found: Sequence[Flip], share: int) -> list[Flip]:
+def listed(found: Flips, share: int) -> Flips:
     """The flips in a share, lost ones first, of each direction those that moved most."""
-    n_lost, n_gained = split(found, share)
-    lost = [flip for flip in found if flip.lost]
-    return [*lost[:n_lost], *found[len(lost) : len(lost) + n_gained]]
+    lost, gained = split(found.n_lost, found.n_gained, share)
+    return found.only(np.r_[:lost, found.n_lost : found.n_lost + gained])
 
 
 def flips_anchor(cell: str, task: str, against: str, lost: bool) -> str:
@@ -60,8 +59,8 @@ def listed_anchors(bundle: RunBundle) -> frozenset[str]:
     """The ids that ``flips_anchor`` gives for what the page really lists: its other parts link to no others."""
     compared = comparisons(bundle)
     return frozenset(
-        flips_anchor(run.cell, run.info.name, name, lost)
-        for (run, name, found), share in zip(compared, shares(compared, MOST_ROWS), strict=True)
-        for lost, n in zip((True, False), split(found, share), strict=True)
+        flips_anchor(found.run.cell, found.run.info.name, found.against, lost)
+        for found, share in zip(compared, shares(compared, MOST_ROWS), strict=True)
+        for lost, n in zip((True, False), split(found.n_lost, found.n_gained, share), strict=True)
         if n
     )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal, overload
 
 import numpy as np
 
 from harness.core.columns import StoredItems
-from harness.core.records import CellRun, Item, Outcomes, TaskRun
+from harness.core.records import Cell, CellRun, Item, Items, Outcomes, TaskRun
 from harness.core.verdicts import PairedCounts
 from harness.report.bundle import Reference, RunBundle
+
+Against = Literal["baseline", "dense model"]
+"""What a run is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,94 @@ class Flip:
     candidate: Answer
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """A task run beside a reference that was asked every one of its items: item i there is item ``places[i]`` of it."""
+
+    run: TaskRun
+    reference: Outcomes
+    places: np.ndarray
+
+    @property
+    def was_right(self) -> np.ndarray:
+        """Whether the reference was right on each item of the run."""
+        return np.asarray(self.reference.correct[self.places])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flips(Sequence[Flip]):
+    """The items that changed sides, lost ones first, each side by how far the candidate's answer moved.
+
+    Flip k is item ``here[k]`` of the run. One is made when it is looked at: a large run has a hundred thousand.
+    """
+
+    pair: Pair
+    against: Against
+    here: np.ndarray
+    n_lost: int
+
+    def __len__(self) -> int:
+        return len(self.here)
+
+    @overload
+    def __getitem__(self, index: int) -> Flip: ...
+    @overload
+    def __getitem__(self, index: slice) -> Flips: ...
+    def __getitem__(self, index: int | slice) -> Flip | Flips:
+        kept = np.arange(len(self))[index]
+        if isinstance(index, slice):
+            return self.only(kept)
+        return next(iter(self.only(kept[None])))
+
+    def __iter__(self) -> Iterator[Flip]:
+        return self.of_items(self.items())
+
+    def of_items(self, items: Iterable[Item]) -> Iterator[Flip]:
+        """The flips of their ``items``, where these were read already."""
+        now, was = self.run.outcomes, self.pair.reference
+        for item, i, j in zip(items, self.here.tolist(), self.there.tolist(), strict=True):
+            yield Flip(
+                item=item,
+                lost=bool(was.correct[j]),
+                near_tie=bool(now.near_ties[i]) or bool(was.near_ties[j]),
+                reference=_answer(item, was, j),
+                candidate=_answer(item, now, i),
+            )
+
+    @property
+    def run(self) -> TaskRun:
+        """The run in which they flipped."""
+        return self.pair.run
+
+    @property
+    def n_gained(self) -> int:
+        """How many were wrong in the reference and are right now."""
+        return len(self) - self.n_lost
+
+    @property
+    def open(self) -> np.ndarray:
+        """Which of them have more than a row to show: scores of their options, or a generated answer."""
+        sides = ((self.run.outcomes, self.here), (self.pair.reference, self.there))
+        return np.logical_or(*(_kept_more(outcomes)[places] for outcomes, places in sides))
+
+    @property
+    def there(self) -> np.ndarray:
+        """Their places in the reference."""
+        return np.asarray(self.pair.places[self.here])
+
+    def only(self, kept: np.ndarray) -> Flips:
+        """Some of them, by rising positions or as a mask."""
+        chosen = np.arange(len(self))[kept]
+        return replace(self, here=self.here[chosen], n_lost=int((chosen < self.n_lost).sum()))
+
+    def items(self) -> list[Item]:
+        """Their items; the others may stay in their file."""
+        items, places = self.run.items, self.here.tolist()
+        if not places:
+            return []
+        return items.take(places) if isinstance(items, StoredItems) else [items[i] for i in places]
+
+
 @dataclass(frozen=True, slots=True)
 class GroupCounts:
     """Right answers of one relation in each of up to three runs; None where that run has not the same items."""
@@ -52,47 +144,64 @@ class GroupCounts:
     n_right_candidate: int
 
 
-def right_in(reference: Outcomes, digests: Iterable[str]) -> np.ndarray:
-    """Whether the reference was right on each of the items, in the order asked for."""
-    right = dict(zip(reference.digests, reference.correct.tolist(), strict=True))
-    return np.array([right[digest] for digest in digests], dtype=np.bool_)
-
-
-def count_pairs(candidate: Outcomes, reference: Outcomes) -> PairedCounts:
-    """Items lost, gained and unchanged from the reference to the candidate, over the candidate's items."""
-    return count_changes(right_in(reference, candidate.digests), candidate.correct)
-
-
 def count_changes(was: np.ndarray, now: np.ndarray) -> PairedCounts:
     """Items lost, gained and unchanged between two columns of right answers to the same items."""
     n_lost, n_gained = int((was & ~now).sum()), int((~was & now).sum())
     return PairedCounts(n_lost, n_gained, len(now) - n_lost - n_gained)
 
 
-@lru_cache(maxsize=1)
-def compared_flips(bundle: RunBundle) -> tuple[tuple[TaskRun, str, tuple[Flip, ...]], ...]:
-    """Every task run against each reference ("baseline", "dense model") that has outcomes of the same items: what flipped.
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """A task run beside its baseline and its dense model, where these have outcomes of the same items.
 
-    Kept for the bundle at hand, which never changes: several parts of its report ask for it, and of a large run it takes
-    seconds.
+    ``flips`` holds those of the same pairs, but of a dense cell only those against its baseline; ``groups`` stand in the
+    order of their first item.
     """
-    found = []
-    for entry in bundle.cells:
-        if not isinstance(entry, CellRun):
-            continue
-        cell = entry.record.cell
-        references = [("baseline", bundle.baselines.get(cell.id))]
-        references += [] if cell.is_dense else [("dense model", bundle.dense.get(cell.model))]
-        for run in entry.runs.values():
-            for name, reference in references:
-                outcomes = comparable(run, reference)
-                if run.items and outcomes is not None:
-                    found.append((run, name, flips(run, outcomes)))
-    return tuple(found)
+
+    run: TaskRun
+    pairs: Mapping[Against, Pair]
+    flips: tuple[Flips, ...]
+    groups: tuple[GroupCounts, ...]
 
 
-def comparable(run: TaskRun, reference: Reference | None) -> Outcomes | None:
-    """The reference's outcomes of a task, where they are of the very items of the run; None otherwise.
+@lru_cache(maxsize=1)
+def compared(bundle: RunBundle) -> Mapping[tuple[str, str], Compared]:
+    """Every task run, by the ids of cell and task, in the bundle's order.
+
+    Kept for the bundle at hand, which never changes: all parts of its report start from it.
+    """
+    return {
+        (entry.record.cell.id, name): _compare(entry.record.cell, run, bundle)
+        for entry in bundle.cells
+        if isinstance(entry, CellRun)
+        for name, run in entry.runs.items()
+    }
+
+
+def compared_flips(bundle: RunBundle) -> tuple[Flips, ...]:
+    """What flipped in every task run against each reference that has outcomes of the same items."""
+    return tuple(found for one in compared(bundle).values() for found in one.flips)
+
+
+def _compare(cell: Cell, run: TaskRun, bundle: RunBundle) -> Compared:
+    baseline, dense = pair(run, bundle.baselines.get(cell.id)), pair(run, bundle.dense.get(cell.model))
+    named: tuple[tuple[Against, Pair | None], ...] = (("baseline", baseline), ("dense model", dense))
+    pairs = {against: made for against, made in named if made is not None}
+    ids, groups = _labels(run.items)
+    kept = [against for against in pairs if against == "baseline" or not cell.is_dense]
+    found = tuple(flips(pairs[against], against, ids) for against in kept)
+    return Compared(run, pairs, found, count_groups(run, groups, baseline, dense))
+
+
+def _labels(items: Items) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The id and the group of each item."""
+    if isinstance(items, StoredItems):
+        return items.labels()
+    return tuple(item.id for item in items), tuple(item.group for item in items)
+
+
+def pair(run: TaskRun, reference: Reference | None) -> Pair | None:
+    """A task run beside the reference, where that has outcomes of the very items of the run; None otherwise.
 
     A run that was limited, or decided early, holds a part of the items: the reference must know every one of them.
     """
@@ -102,38 +211,33 @@ def comparable(run: TaskRun, reference: Reference | None) -> Outcomes | None:
     is_part = run.info.limit is not None or len(run.outcomes) < run.info.n_items
     if len(outcomes) != len(run.outcomes) and not is_part:
         return None
-    return outcomes if set(run.outcomes.digests) <= set(outcomes.digests) else None
+    place = {digest: i for i, digest in enumerate(outcomes.digests)}
+    places = [place.get(digest) for digest in run.outcomes.digests]
+    return None if None in places else Pair(run, outcomes, np.array(places, dtype=np.intp))
 
 
-def flips(run: TaskRun, reference: Outcomes) -> tuple[Flip, ...]:
-    """The items that changed sides, lost ones first, each side by how far the candidate's answer moved.
-
-    Only these items are looked at: the others may stay in their file.
-    """
-    place = {digest: i for i, digest in enumerate(reference.digests)}
-    moved = np.flatnonzero(right_in(reference, run.outcomes.digests) != run.outcomes.correct).tolist()
-    found = [_flip(run.items[i], run.outcomes, i, reference, place[run.outcomes.digests[i]]) for i in moved]
-    return tuple(sorted(found, key=_order))
-
-
-def groups_of(run: TaskRun) -> tuple[str, ...]:
-    """The relation of each item of a run."""
-    return run.items.groups if isinstance(run.items, StoredItems) else tuple(item.group for item in run.items)
+def flips(made: Pair, against: Against, ids: Sequence[str]) -> Flips:
+    """The items of a pair that changed sides; ``ids`` are those of the run's items."""
+    was, now = made.was_right, made.run.outcomes
+    flipped = np.flatnonzero(was != now.correct)
+    moved = np.abs(now.margins_nats - made.reference.margins_nats[made.places])
+    rows = zip((~was[flipped]).tolist(), (-moved[flipped]).tolist(), (ids[i] for i in flipped.tolist()), strict=True)
+    order = [k for k, _ in sorted(enumerate(rows), key=lambda row: row[1])]
+    return Flips(made, against, flipped[order], int(was[flipped].sum()))
 
 
-def count_groups(run: TaskRun, baseline: Outcomes | None, dense: Outcomes | None) -> tuple[GroupCounts, ...]:
-    """Right answers per relation, relations in the order of their first item."""
-    digests, names = run.outcomes.digests, groups_of(run)
+def count_groups(run: TaskRun, names: Sequence[str], baseline: Pair | None, dense: Pair | None) -> tuple[GroupCounts, ...]:
+    """Right answers per relation; ``names`` are the relations of the run's items."""
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     groups = np.array([number[name] for name in names], dtype=np.int64)
 
-    def count(right: np.ndarray | None) -> list[int | None]:
-        counted: list[int] = np.bincount(groups if right is None else groups[right], minlength=len(number)).tolist()
-        return [None if right is None else n for n in counted]
+    def count(right: np.ndarray) -> list[int]:
+        counted: list[int] = np.bincount(groups[right], minlength=len(number)).tolist()
+        return counted
 
-    was = [count(None if o is None else right_in(o, digests)) for o in (dense, baseline)]
+    was = [[None] * len(number) if made is None else count(made.was_right) for made in (dense, baseline)]
     n_items = np.bincount(groups, minlength=len(number)).tolist()
-    now = np.bincount(groups[run.outcomes.correct], minlength=len(number)).tolist()
+    now = count(run.outcomes.correct)
     return tuple(GroupCounts(name, n_items[i], was[0][i], was[1][i], now[i]) for name, i in number.items())
 
 
@@ -142,14 +246,10 @@ def option_of(item: Item, answer: Answer) -> str | None:
     return None if answer.choice is None else item.options[answer.choice]
 
 
-def _flip(item: Item, now: Outcomes, here: int, was: Outcomes, there: int) -> Flip:
-    return Flip(
-        item=item,
-        lost=bool(was.correct[there]),
-        near_tie=bool(now.near_ties[here]) or bool(was.near_ties[there]),
-        reference=_answer(item, was, there),
-        candidate=_answer(item, now, here),
-    )
+def _kept_more(outcomes: Outcomes) -> np.ndarray:
+    rows = outcomes.option_logliks_nats
+    has_scores = False if rows is None else np.diff(rows.ends, prepend=0) > 0
+    return np.full(len(outcomes), outcomes.texts is not None) | has_scores
 
 
 def _answer(item: Item, outcomes: Outcomes, i: int) -> Answer:
@@ -162,7 +262,3 @@ def _answer(item: Item, outcomes: Outcomes, i: int) -> Answer:
         margin_nats=float(outcomes.margins_nats[i]),
         logliks_nats=scores if scores is not None and len(scores) == n_options else None,
     )
-
-
-def _order(flip: Flip) -> tuple[bool, float, str]:
-    return (not flip.lost, -abs(flip.candidate.margin_nats - flip.reference.margin_nats), flip.item.id)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
+from itertools import compress, repeat
 from typing import Any
 
-from harness.core.records import CellFailure, CellRun, Outcomes
+import numpy as np
+
+from harness.core.records import CellFailure, CellRun, Item, Outcomes
 from harness.core.serial import as_mapping
 from harness.report.bundle import Reference, RunBundle, cell_of
-from harness.report.dense import accuracy_of, compare_dense
+from harness.report.dense import accuracy_of, compared_dense
+from harness.report.lines import Rows, encode, quote
 from harness.report.listing import comparisons, listed, shares
-from harness.report.pairs import Answer, Flip, comparable, count_groups, option_of
+from harness.report.pairs import Answer, Flip, Flips, compared
 from harness.report.scores import pick_options
 from harness.report.status import cell_status, overall_status
 
@@ -20,10 +26,9 @@ def raw_report(bundle: RunBundle) -> dict[str, Any]:
     """A run as plain data: fractions for accuracies and losses, nats for margins, bytes, seconds."""
     flipped: dict[str, dict[str, dict[str, Any]]] = {}
     compared = comparisons(bundle)
-    for (run, reference, found), share in zip(compared, shares(compared, MOST_SCORED), strict=True):
-        place = flipped.setdefault(run.cell, {}).setdefault(run.info.name, {})
-        scored = {flip.item.id for flip in listed(found, share)}
-        place[reference.replace(" ", "_")] = [_flip(flip, with_options=flip.item.id in scored) for flip in found]
+    for found, share in zip(compared, shares(compared, MOST_SCORED), strict=True):
+        place = flipped.setdefault(found.run.cell, {}).setdefault(found.run.info.name, {})
+        place[found.against.replace(" ", "_")] = _flips(found, share)
     return {
         "profile": bundle.profile,
         "policy": bundle.policy,
@@ -58,26 +63,20 @@ def _cell(bundle: RunBundle, entry: CellRun | CellFailure, flipped: dict[str, di
             "flips": {},
             "relations": {},
         }
-    against = {task: asdict(found) for task, found in compare_dense(bundle, entry).items()}
+    against = {task: asdict(found) for task, found in compared_dense(bundle)[cell.id].items()}
     return made | {
         "failure": None,
         "record": as_mapping(entry.record),
         "accuracy": {name: _accuracy(run.outcomes) for name, run in entry.runs.items()},
         "against_dense": against,
         "flips": flipped,
-        "relations": {name: _relations(bundle, entry, name) for name in entry.runs},
+        "relations": {name: compared(bundle)[cell.id, name].groups for name in entry.runs},
     }
 
 
 def _accuracy(outcomes: Outcomes) -> dict[str, Any] | None:
     measured = accuracy_of(outcomes)
     return None if measured is None else asdict(measured)
-
-
-def _relations(bundle: RunBundle, entry: CellRun, name: str) -> list[dict[str, Any]]:
-    run, cell = entry.runs[name], entry.record.cell
-    baseline = comparable(run, bundle.baselines.get(cell.id))
-    return [asdict(group) for group in count_groups(run, baseline, comparable(run, bundle.dense.get(cell.model)))]
 
 
 def _reference(reference: Reference) -> dict[str, Any]:
@@ -98,37 +97,59 @@ MOST_OPTIONS = 100
 """Options listed of one flip: where a task ranks a whole vocabulary, the right ones, both answers, and the best."""
 
 
-def _flip(flip: Flip, with_options: bool) -> dict[str, Any]:
-    item, was, now = flip.item, flip.reference, flip.candidate
+def _flips(found: Flips, share: int) -> Rows | list[Any]:
+    """Every flip of a comparison; those in ``share`` with their options."""
+    return Rows(partial(_columns, found, np.isin(found.here, listed(found, share).here))) if len(found) else []
+
+
+def _columns(found: Flips, scored: np.ndarray) -> dict[str, Iterable[str]]:
+    """Flips as columns of JSON text; ``scored`` says which of them have their options."""
+    items, now, was = found.items(), found.run.outcomes, found.pair.reference
+    here, there = found.here, found.there
+    options = (encode(_options(flip)) for flip in found.only(scored).of_items(compress(items, scored)))
     return {
-        "item": item.id,
-        "digest": item.digest,
-        "group": item.group,
-        "prompt": item.prompt,
-        "gold": [item.options[g] for g in item.gold],
-        "lost": flip.lost,
-        "answer_reference": option_of(item, was),
-        "answer_candidate": option_of(item, now),
-        "text_reference": was.text,
-        "text_candidate": now.text,
-        "margin_reference_nats": was.margin_nats,
-        "margin_candidate_nats": now.margin_nats,
-        "rank_reference": was.rank,
-        "rank_candidate": now.rank,
-        "near_tie": flip.near_tie,
-        "n_options": len(item.options),
-        "options": _options(flip) if with_options else None,
+        "item": (quote(item.id) for item in items),
+        "digest": (quote(now.digests[i]) for i in here.tolist()),
+        "group": (quote(item.group) for item in items),
+        "prompt": (quote(item.prompt) for item in items),
+        "gold": (f"[{', '.join(quote(item.options[g]) for g in item.gold)}]" for item in items),
+        "lost": _bools(was.correct[there]),
+        "answer_reference": map(_option, items, was.answers[there].tolist()),
+        "answer_candidate": map(_option, items, now.answers[here].tolist()),
+        "text_reference": _texts(was, there),
+        "text_candidate": _texts(now, here),
+        "margin_reference_nats": map(repr, was.margins_nats[there].tolist()),
+        "margin_candidate_nats": map(repr, now.margins_nats[here].tolist()),
+        "rank_reference": map(str, was.ranks[there].tolist()),
+        "rank_candidate": map(str, now.ranks[here].tolist()),
+        "near_tie": _bools(was.near_ties[there] | now.near_ties[here]),
+        "n_options": (str(len(item.options)) for item in items),
+        "options": (next(options) if one else "null" for one in scored.tolist()),
     }
 
 
+def _bools(column: np.ndarray) -> list[str]:
+    return ["true" if one else "false" for one in column.tolist()]
+
+
+def _option(item: Item, answer: int) -> str:
+    return quote(item.options[answer]) if 0 <= answer < len(item.options) else "null"
+
+
+def _texts(outcomes: Outcomes, places: np.ndarray) -> Iterable[str]:
+    texts = outcomes.texts
+    return repeat("null", len(places)) if texts is None else (quote(texts[i]) for i in places.tolist())
+
+
 def _options(flip: Flip) -> list[dict[str, Any]]:
+    n_options = len(flip.item.options)
     return [
         {
             "text": flip.item.options[i],
             "reference_nats": _score(flip.reference, i),
             "candidate_nats": _score(flip.candidate, i),
         }
-        for i in sorted(pick_options(flip, MOST_OPTIONS))
+        for i in (range(n_options) if n_options <= MOST_OPTIONS else sorted(pick_options(flip, MOST_OPTIONS)))
     ]
 
 

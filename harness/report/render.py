@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +25,17 @@ _STYLES = ("page.css", "tables.css", "drawings.css", "narrow.css")
 _SCRIPTS = ("page.js", "tables.js")
 
 
-def render(page: PageView) -> bytes:
-    """A run's page as one self-contained HTML file in UTF-8."""
+def render(page: PageView) -> Iterator[bytes]:
+    """A run's page as one self-contained HTML file in UTF-8, in pieces."""
     return _render("page.html", (section.package for section in page.sections), page=page)
 
 
 def render_index(index: IndexView) -> bytes:
     """The index of runs as one self-contained HTML file in UTF-8."""
-    return _render("index.html", (), index=index)
+    return b"".join(_render("index.html", (), index=index))
 
 
-def _render(template: str, packages: Iterable[str], **views: Any) -> bytes:
+def _render(template: str, packages: Iterable[str], **views: Any) -> Iterator[bytes]:
     homes = dict.fromkeys([_HOME, *packages])
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package) for package in homes]),
@@ -46,10 +46,10 @@ def _render(template: str, packages: Iterable[str], **views: Any) -> bytes:
         keep_trailing_newline=True,
     )
     style, script = _own(_STYLES), _own(_SCRIPTS)
-    html = environment.get_template(template).render(
+    pieces = environment.get_template(template).generate(
         **views, style=style, script=script, style_hash=_hash(style), script_hash=_hash(script)
     )
-    return html.encode("utf-8")
+    return (piece.encode("utf-8") for piece in pieces)
 
 
 def _own(names: Iterable[str]) -> Markup:

@@ -110,16 +110,14 @@ def _bold(status: str) -> str:
 
 def _lost(bundle: RunBundle) -> list[str]:
     parts = []
-    for run, reference, found in compared_flips(bundle):
-        lost = [flip for flip in found if flip.lost]
-        if reference != "baseline" or not lost:
-            continue
-        title = f"Lost by {escape(f'{run.cell}-{run.info.name}')} ({len(lost)}, first {min(N_FLIPS, len(lost))})"
+    losing = [found for found in compared_flips(bundle) if found.against == "baseline" and found.n_lost]
+    for found in losing[:N_TABLES]:
+        first = found[: min(N_FLIPS, found.n_lost)]
+        title = f"Lost by {escape(f'{found.run.cell}-{found.run.info.name}')} ({found.n_lost}, first {len(first)})"
         header = ["Asked", "Right", "Baseline said", "Candidate said"]
-        parts.append(f"### {title}\n\n{table(header, [_flip(flip) for flip in lost[:N_FLIPS]], [False] * 4)}")
-    if len(parts) > N_TABLES:
-        more = f"{fmt.plural(len(parts) - N_TABLES, 'more case')} lost items: see `index.html`."
-        return [*parts[:N_TABLES], more]
+        parts.append(f"### {title}\n\n{table(header, [_flip(flip) for flip in first], [False] * 4)}")
+    if len(losing) > N_TABLES:
+        parts.append(f"{fmt.plural(len(losing) - N_TABLES, 'more case')} lost items: see `index.html`.")
     return parts
 
 

@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.core.columns import read_items, read_outcomes, write_items, write_outcomes
+from harness.core.columns import StoredItems, read_items, read_outcomes, write_items, write_outcomes
 from harness.core.errors import ConfigError, FileFormatError, StorageError
 from harness.core.records import Cell, Item, Outcomes, record
 from harness.core.serial import from_json, read_json, read_toml, to_json, toml_line, write_atomic, write_json
@@ -200,3 +201,50 @@ def test_a_cell_can_be_read_back_but_not_with_path_characters() -> None:
     assert from_json(good, Cell, "f").id == "llama_none_none"
     with pytest.raises((FileFormatError, ConfigError)):
         from_json(good.replace(b"llama", b"../etc"), Cell, "f")
+
+
+ITEMS = tuple(Item(f"x/{i}", f"group {i % 2}", f"Which is {i}? [Y]", ("this", f"that {i}"), (i % 2,)) for i in range(4))
+
+
+def _stored(path: Path, items: tuple[Item, ...], made: dict[str, Item]) -> StoredItems:
+    write_items(path, items)
+    return StoredItems(path, tuple(item.digest for item in items), made)
+
+
+def test_stored_items_are_made_in_the_order_asked_for(tmp_path: Path) -> None:
+    stored = _stored(tmp_path / "i.parquet", ITEMS, {})
+    assert stored.take([2, 0, 2]) == [ITEMS[2], ITEMS[0], ITEMS[2]]
+    assert (stored[-1], tuple(stored)) == (ITEMS[-1], ITEMS)
+    assert stored.labels() == (("x/0", "x/1", "x/2", "x/3"), ("group 0", "group 1", "group 0", "group 1"))
+
+
+def test_items_that_several_files_hold_are_made_once(tmp_path: Path) -> None:
+    made: dict[str, Item] = {}
+    one = _stored(tmp_path / "one.parquet", ITEMS, made)
+    other = _stored(tmp_path / "other.parquet", ITEMS[::-1], made)
+    assert one[0] is other[3]
+    assert made.keys() == {ITEMS[0].digest}, "the others were not looked at"
+
+
+def test_an_edited_item_is_refused_when_it_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "i.parquet"
+    stored = _stored(path, ITEMS, {})
+    table = pq.read_table(path)
+    prompts = pa.array(["Which is 0? [Y]", "Which is it? [Y]", *table["prompt"].to_pylist()[2:]])
+    pq.write_table(table.set_column(table.schema.get_field_index("prompt"), "prompt", prompts), path)
+    assert stored[0] == ITEMS[0]
+    with pytest.raises(FileFormatError, match="item 'x/1' is not the one that was asked"):
+        stored.take([1])
+    pq.write_table(table.take([1, 0, 2, 3]), path)
+    with pytest.raises(FileFormatError, match="does not hold the items of the outcomes beside it"):
+        stored.take([1])
+
+
+def test_an_item_without_options_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "i.parquet"
+    stored = _stored(path, ITEMS, {})
+    table = pq.read_table(path)
+    options = pa.array([None, *table["options"].to_pylist()[1:]], table["options"].type)
+    pq.write_table(table.set_column(table.schema.get_field_index("options"), "options", options), path)
+    with pytest.raises(FileFormatError, match="empty rows"):
+        stored.take([1, 0])

@@ -12,7 +12,7 @@ from harness.core.records import SCHEMA_VERSION, Cell, CellRecord, CellRun, Item
 from harness.core.verdicts import POOLED, CellVerdict, Status, Verdict
 from harness.report import History, Reference, RunBundle
 from harness.report.history import parse_history
-from harness.report.pairs import count_changes, right_in
+from harness.report.pairs import count_changes
 
 N_FACTS, N_TRIVIA, N_CLOZE, N_WORDS = 60, 24, 30, 400
 
@@ -213,13 +213,17 @@ def _run(synthetic: ModuleType, known: Reference, family: str, items: dict, afte
 
 def _verdict(synthetic: ModuleType, run: CellRun, before: dict[str, Outcomes]) -> CellVerdict:
     cell = run.record.cell
-    pairs = {name: (right_in(before[name], task.outcomes.digests), task.outcomes.correct) for name, task in run.runs.items()}
+    pairs = {name: (_right(before[name], task.outcomes.digests), task.outcomes.correct) for name, task in run.runs.items()}
     sizes = {name: task.info.n_items for name, task in run.runs.items()}
     tasks = [_judged(synthetic, cell, name, pairs[name], sizes[name]) for name in pairs]
     pool = [name for name, task in run.runs.items() if task.info.pooled]
     was, now = (np.concatenate([pairs[name][side] for name in pool]) for side in (0, 1))
     pooled = _judged(synthetic, cell, POOLED, (was, now), sum(sizes[name] for name in pool))
     return CellVerdict(cell, "hub", tuple(tasks), pooled)
+
+
+def _right(known: Outcomes, digests: tuple[str, ...]) -> np.ndarray:
+    return np.array([known.correct[known.digests.index(digest)] for digest in digests])
 
 
 def _judged(synthetic: ModuleType, cell: Cell, name: str, pair: tuple[np.ndarray, np.ndarray], n_planned: int) -> Verdict:

@@ -199,3 +199,13 @@ def test_a_verdict_of_an_unknown_cell_is_refused(bundle):
 def test_a_run_that_ends_before_it_starts_is_refused():
     with pytest.raises(ValueError, match="before it started"):
         RunBundle("embedded", "commit", (), (), "2031-01-02T00:00:00Z", "2031-01-01T00:00:00Z", 0, "x")
+
+
+def test_report_json_is_what_the_json_module_would_write_line_by_line(files):
+    """Flips are put together from columns of text: each line must be the canonical text of what it says."""
+    lines = [line.strip().rstrip(",") for line in files["report.json"].decode("utf-8").split("\n")]
+    objects = [line for line in lines if line.startswith('{"')]
+    assert sum('"answer_candidate"' in line for line in objects) > 20
+    for line in objects:
+        text = json.dumps(json.loads(line), sort_keys=True, ensure_ascii=False)
+        assert text.encode("utf-8", errors="backslashreplace").decode("utf-8") == line

@@ -15,7 +15,7 @@ from harness.core.records import Item
 from harness.report import report
 from harness.report.budget import share_out
 from harness.report.listing import MOST_ROWS, comparisons, listed, shares, split
-from harness.report.pairs import Answer, Flip, comparable, compared_flips
+from harness.report.pairs import Answer, Flip, compared_flips, pair
 from harness.report.scores import LONGEST_TEXT, MOST_OPTIONS, pick_options, view_scores
 from harness.report.sections.flips import view_flips
 
@@ -51,18 +51,28 @@ def test_more_room_never_takes_anything_away(sizes, room):
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 70))
 def test_a_larger_share_lists_all_of_a_smaller_one(n_lost, n_gained, share):
-    found = [make_flip(lost=True)] * n_lost + [make_flip(lost=False)] * n_gained
-    lost, gained = split(found, share)
-    assert lost + gained == len(listed(found, share)) == min(share, len(found))
-    more = split(found, share + 1)
+    lost, gained = split(n_lost, n_gained, share)
+    assert lost + gained == min(share, n_lost + n_gained)
+    more = split(n_lost, n_gained, share + 1)
     assert more[0] >= lost
     assert more[1] >= gained
+
+
+def test_a_share_lists_the_first_of_each_direction(bundle):
+    found = max(compared_flips(bundle), key=lambda found: min(found.n_lost, found.n_gained))
+    every, some = list(found), list(listed(found, 6))
+    lost, gained = ([flip for flip in every if flip.lost is side] for side in (True, False))
+    assert len(lost) > 3
+    assert len(gained) > 3
+    assert some == [*lost[:3], *gained[:3]]
+    assert found[-1] == every[-1]
+    assert list(found[2:4]) == every[2:4]
 
 
 def test_comparisons_with_baselines_go_first_and_leave_room_for_those_with_the_dense_model(synthetic, monkeypatch):
     bundle = synthetic.make_bundle(120)
     compared = comparisons(bundle)
-    names = [name for _, name, _ in compared]
+    names = [found.against for found in compared]
     assert names == sorted(names, key=lambda name: name != "baseline")
     room = shares(compared, 40)
     assert sum(room) == 40
@@ -74,7 +84,7 @@ def test_what_is_not_listed_is_counted_and_every_link_still_leads_somewhere(synt
         monkeypatch.setattr(f"{module}.MOST_ROWS", 60)
     bundle = synthetic.make_bundle(120)
     view = view_flips(bundle)
-    n_all = sum(len(found) for _, _, found in compared_flips(bundle))
+    n_all = sum(map(len, compared_flips(bundle)))
     assert len(view.flips) == 60 < n_all
     assert view.left_out.startswith(f"60 of {n_all} flips are listed, of each comparison those whose lead moved most")
     html = report(bundle)["index.html"].decode()
@@ -85,7 +95,7 @@ def test_what_is_not_listed_is_counted_and_every_link_still_leads_somewhere(synt
 
 def test_the_page_lists_every_flip_of_a_small_run_once(bundle):
     view = view_flips(bundle)
-    counted = sum(len(found) for _, _, found in compared_flips(bundle))
+    counted = sum(map(len, compared_flips(bundle)))
     assert len(view.flips) == counted < MOST_ROWS
     assert "are listed" not in view.left_out
     keys = [(row.cell, row.task, row.against, row.item) for row in view.flips]
@@ -93,7 +103,7 @@ def test_the_page_lists_every_flip_of_a_small_run_once(bundle):
 
 
 def test_of_each_comparison_lost_items_come_first_and_the_largest_movement_first(bundle):
-    for _, _, found in compared_flips(bundle):
+    for found in map(list, compared_flips(bundle)):
         assert [flip.lost for flip in found] == sorted((flip.lost for flip in found), reverse=True)
         for one, other in pairwise(found):
             if one.lost == other.lost:
@@ -164,15 +174,15 @@ def test_a_cell_that_was_decided_early_is_compared_on_the_items_it_was_asked(fam
     run = next(run for run in families.cells if run.record.cell.id == "t5_4bit-rtn_none").runs["facts"]
     known = families.baselines["t5_4bit-rtn_none"]
     assert len(run.outcomes) < len(known.outcomes["facts"])
-    assert comparable(run, known) is known.outcomes["facts"]
+    assert pair(run, known).reference is known.outcomes["facts"]
     other = replace(known, outcomes={"facts": replace(known.outcomes["facts"], digests=("x",) * 60)})
-    assert comparable(run, other) is None
+    assert pair(run, other) is None
 
 
 def test_a_whole_run_is_not_compared_with_a_baseline_of_more_items(bundle):
     run = next(run for run in bundle.cells if run.record.cell.id == "llama_4bit-rtn_none").runs["facts"]
     part = replace(run, info=replace(run.info, n_items=24), items=run.items[:24], outcomes=_first(run.outcomes, 24))
-    assert comparable(part, bundle.baselines["llama_4bit-rtn_none"]) is None
+    assert pair(part, bundle.baselines["llama_4bit-rtn_none"]) is None
 
 
 def _first(outcomes, n):
@@ -185,7 +195,7 @@ def test_report_json_has_every_flip_and_says_null_where_scores_are_left_out(synt
     bundle = synthetic.make_bundle(60)
     run = json.loads(report(bundle)["report.json"])["run"]
     flips = [f for cell in run["cells"] for task in cell["flips"].values() for found in task.values() for f in found]
-    assert len(flips) == sum(len(found) for _, _, found in compared_flips(bundle)) > 50
+    assert len(flips) == sum(map(len, compared_flips(bundle))) > 50
     assert sum(flip["options"] is not None for flip in flips) == 50
 
 

@@ -8,7 +8,7 @@ from harness.core.records import CellFailure, CellRun
 from harness.core.verdicts import POOLED, Evidence, Verdict
 from harness.report import format as fmt
 from harness.report.bundle import Reference, RunBundle, cell_of
-from harness.report.dense import DenseComparison, accuracy_of, compare_dense
+from harness.report.dense import DenseComparison, accuracy_of, compared_dense
 from harness.report.listing import flips_anchor, listed_anchors
 from harness.report.plots import WIDTH, Axis, LossPlot, plot_loss
 from harness.report.status import StatusView, cases_of, cell_status, view_status
@@ -107,7 +107,7 @@ def _cell(bundle: RunBundle, entry: CellRun | CellFailure, axis: Axis, listed: f
     cell = cell_of(entry)
     verdict = bundle.verdict_of(cell.id)
     cases = cases_of(verdict) if verdict else ()
-    dense = compare_dense(bundle, entry) if isinstance(entry, CellRun) else {}
+    dense = compared_dense(bundle).get(cell.id, {})
     return CellView(
         id=anchor("cell", cell.id),
         cell=cell.id,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.core.records import TaskRun
+import numpy as np
+
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle
-from harness.report.listing import MOST_ROWS, Comparison, comparisons, flips_anchor, listed, shares
-from harness.report.pairs import Answer, Flip, option_of
+from harness.report.listing import MOST_ROWS, comparisons, flips_anchor, listed, shares
+from harness.report.pairs import Answer, Flip, Flips, option_of
 from harness.report.scores import ScoresView, view_scores
 
 MOST_SCORED = 600
@@ -91,12 +92,12 @@ class FlipsView:
 def view_flips(bundle: RunBundle) -> FlipsView:
     """The flips of a run: every cell against its baseline, then every cell against its dense model."""
     compared = comparisons(bundle)
-    opening = [(run, name, tuple(filter(_opens, found))) for run, name, found in compared]
-    opened = [listed(found, n) for (_, _, found), n in zip(opening, shares(opening, MOST_SCORED), strict=True)]
+    opening = [found.only(found.open) for found in compared]
+    opened = [listed(found, n) for found, n in zip(opening, shares(opening, MOST_SCORED), strict=True)]
     room = zip(compared, shares(compared, MOST_ROWS), opened, strict=True)
     rows = tuple(row for one, share, scored in room for row in _rows(one, share, scored))
     counts = _counts(compared, frozenset(row.id for row in rows))
-    n_all = sum(len(found) for _, _, found in compared)
+    n_all = sum(map(len, compared))
     return FlipsView("Flips", tuple(map(fmt.visible, _tasks(compared))), counts, rows, _left_out(rows, n_all))
 
 
@@ -116,31 +117,25 @@ IN_JSON = "more in report.json"
 NOT_KEPT = "scores not kept"
 
 
-def _opens(flip: Flip) -> bool:
-    """Whether there is more to a flip than its row: scores of its options, or a generated answer."""
-    return any(answer.logliks_nats is not None or answer.text is not None for answer in (flip.reference, flip.candidate))
-
-
-def _rows(one: Comparison, share: int, scored: Sequence[Flip]) -> Iterator[FlipView]:
+def _rows(found: Flips, share: int, scored: Flips) -> Iterator[FlipView]:
     """The listed flips of one comparison, lost ones first; those in ``scored`` with all that opens under them."""
-    run, name, found = one
-    ids = {flip.item.id for flip in scored}
-    seen: set[bool] = set()
-    for flip in listed(found, share):
-        row_id = "" if flip.lost in seen else flips_anchor(run.cell, run.info.name, name, flip.lost)
+    shown, seen = listed(found, share), set[bool]()
+    for flip, opens, with_scores in zip(shown, shown.open, np.isin(shown.here, scored.here), strict=True):
+        row_id = "" if flip.lost in seen else flips_anchor(found.run.cell, found.run.info.name, found.against, flip.lost)
         seen.add(flip.lost)
-        yield _row(run, name, flip, row_id, flip.item.id in ids)
+        scores = view_scores(flip, found.against) if with_scores else None
+        yield _row(found, flip, row_id, scores, why_no_scores=NOT_KEPT if not opens else "" if with_scores else IN_JSON)
 
 
-def _row(run: TaskRun, name: str, flip: Flip, row_id: str, with_scores: bool) -> FlipView:
+def _row(found: Flips, flip: Flip, row_id: str, scores: ScoresView | None, *, why_no_scores: str) -> FlipView:
     item = flip.item
     generated = flip.candidate.text is not None or flip.reference.text is not None
     n_gold_hidden = len(item.gold) - MOST_GOLD
     return FlipView(
         id=row_id,
-        cell=run.cell,
-        task=fmt.visible(run.info.name),
-        against=name,
+        cell=found.run.cell,
+        task=fmt.visible(found.run.info.name),
+        against=found.against,
         side="lost" if flip.lost else "gained",
         near_tie=flip.near_tie,
         item=fmt.visible(item.id, LONGEST_ANSWER),
@@ -152,8 +147,8 @@ def _row(run: TaskRun, name: str, flip: Flip, row_id: str, with_scores: bool) ->
         now=_said(flip, flip.candidate),
         lead_before="–" if generated else fmt.nats(flip.reference.margin_nats),
         lead_now="–" if generated else fmt.nats(flip.candidate.margin_nats),
-        scores=view_scores(flip, name) if with_scores else None,
-        why_no_scores=NOT_KEPT if not _opens(flip) else "" if with_scores else IN_JSON,
+        scores=scores,
+        why_no_scores=why_no_scores,
     )
 
 
@@ -167,20 +162,19 @@ def _said(flip: Flip, answer: Answer) -> SaidView:
     return SaidView(shown, "" if answer.text.strip() == option else f"read as {fmt.visible(option, LONGEST_ANSWER)}")
 
 
-def _tasks(compared: Sequence[Comparison]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(run.info.name for run, _, _ in compared))
+def _tasks(compared: Sequence[Flips]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(found.run.info.name for found in compared))
 
 
-def _counts(compared: Sequence[Comparison], ids: frozenset[str]) -> tuple[CountsRow, ...]:
+def _counts(compared: Sequence[Flips], ids: frozenset[str]) -> tuple[CountsRow, ...]:
     tasks = _tasks(compared)
-    found: dict[str, dict[str, list[FlipCount]]] = {}
-    for run, name, flips in compared:
-        found.setdefault(run.cell, {}).setdefault(run.info.name, []).append(_count(run, name, flips, ids))
-    return tuple(CountsRow(cell, tuple(tuple(of_task.get(task, ())) for task in tasks)) for cell, of_task in found.items())
+    counted: dict[str, dict[str, list[FlipCount]]] = {}
+    for found in compared:
+        counted.setdefault(found.run.cell, {}).setdefault(found.run.info.name, []).append(_count(found, ids))
+    return tuple(CountsRow(cell, tuple(tuple(of_task.get(task, ())) for task in tasks)) for cell, of_task in counted.items())
 
 
-def _count(run: TaskRun, name: str, flips: tuple[Flip, ...], ids: frozenset[str]) -> FlipCount:
-    n_lost = sum(flip.lost for flip in flips)
-    anchors = [flips_anchor(run.cell, run.info.name, name, lost) for lost in (True, False)]
-    hrefs = [found if found in ids else "" for found in anchors]
-    return FlipCount(name, fmt.count(n_lost), fmt.count(len(flips) - n_lost), hrefs[0], hrefs[1])
+def _count(found: Flips, ids: frozenset[str]) -> FlipCount:
+    anchors = [flips_anchor(found.run.cell, found.run.info.name, found.against, lost) for lost in (True, False)]
+    hrefs = [anchor if anchor in ids else "" for anchor in anchors]
+    return FlipCount(found.against, fmt.count(found.n_lost), fmt.count(found.n_gained), hrefs[0], hrefs[1])

@@ -8,7 +8,7 @@ from harness.core.records import CellFailure, CellRun
 from harness.core.verdicts import POOLED, Verdict
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle, cell_of
-from harness.report.dense import compare_dense
+from harness.report.dense import compared_dense
 from harness.report.sections.cells import anchor_note
 from harness.report.status import INVALID, LEGEND, NOT_RUN, StatusView, cases_of, cell_status, view_status
 from harness.report.view import CELL_ITSELF, UNKNOWN, EstimateView, accuracy_view, anchor, loss_view
@@ -90,7 +90,7 @@ def _retentions(bundle: RunBundle, entry: CellRun | CellFailure) -> dict[str, Es
         return {}
     if entry.record.cell.is_dense:
         return dict.fromkeys((POOLED, *entry.runs), CELL_ITSELF)
-    return {task: accuracy_view(found.retention) for task, found in compare_dense(bundle, entry).items()}
+    return {task: accuracy_view(found.retention) for task, found in compared_dense(bundle)[entry.record.cell.id].items()}
 
 
 def _tile(verdict: Verdict, retention: EstimateView | None) -> TileView:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.core.records import CellRun, TaskRun
+from harness.core.records import Cell, CellRun, TaskRun
 from harness.core.verdicts import Status
 from harness.report import format as fmt
 from harness.report.budget import share_out
 from harness.report.bundle import RunBundle
-from harness.report.pairs import GroupCounts, comparable, count_groups, groups_of
+from harness.report.pairs import Compared, GroupCounts, compared
 from harness.report.plots import decimals
 from harness.report.view import anchor
 
@@ -77,25 +77,26 @@ class _Counted:
 def view_relations(bundle: RunBundle) -> RelationsView:
     """The relations of a run."""
     found = [
-        _count(bundle, entry, run)
+        _count(bundle, entry.record.cell, compared(bundle)[entry.record.cell.id, name])
         for entry in bundle.cells
         if isinstance(entry, CellRun)
-        for run in entry.runs.values()
-        if len(set(groups_of(run))) > 1
+        for name in entry.runs
+        if len(compared(bundle)[entry.record.cell.id, name].groups) > 1
     ]
     shares = share_out([len(one.groups) for one in found], MOST_ROWS)
     return RelationsView("Relations", tuple(_table(one, share) for one, share in zip(found, shares, strict=True)))
 
 
-def _count(bundle: RunBundle, entry: CellRun, run: TaskRun) -> _Counted:
-    cell = entry.record.cell
-    baseline = comparable(run, bundle.baselines.get(cell.id))
-    dense = None if cell.is_dense else comparable(run, bundle.dense.get(cell.model))
+def _count(bundle: RunBundle, cell: Cell, found: Compared) -> _Counted:
+    had = {
+        "dense": "dense model" in found.pairs and not cell.is_dense,
+        "baseline": "baseline" in found.pairs,
+        "candidate": True,
+    }
     verdict = bundle.verdict_of(cell.id)
-    case = next((case for case in (verdict.tasks if verdict else ()) if case.task == run.info.name), None)
+    case = next((case for case in (verdict.tasks if verdict else ()) if case.task == found.run.info.name), None)
     worth = case is not None and case.status in (Status.REGRESSED, Status.INCONCLUSIVE)
-    whose = [who for who, had in (("dense", dense), ("baseline", baseline), ("candidate", run.outcomes)) if had is not None]
-    return _Counted(run, tuple(sorted(count_groups(run, baseline, dense), key=_order)), tuple(whose), worth)
+    return _Counted(found.run, tuple(sorted(found.groups, key=_order)), tuple(who for who in had if had[who]), worth)
 
 
 def _table(counted: _Counted, share: int) -> RelationTable:
@@ -112,7 +113,7 @@ def _table(counted: _Counted, share: int) -> RelationTable:
         summary=summary,
         bar_width=BAR_WIDTH,
         columns=counted.columns,
-        rows=tuple(_row(group) for group in groups[:share]),
+        rows=tuple(_row(group, counted.columns) for group in groups[:share]),
         n_hidden=fmt.count(len(groups) - share) if share < len(groups) else "",
         open=counted.worth_a_look,
     )
@@ -126,9 +127,9 @@ def _order(group: GroupCounts) -> tuple[float, str]:
     return (_change(group), group.group)
 
 
-def _row(group: GroupCounts) -> RelationRow:
+def _row(group: GroupCounts, columns: tuple[str, ...]) -> RelationRow:
     counts = (("dense", group.n_right_dense), ("baseline", group.n_right_baseline), ("candidate", group.n_right_candidate))
-    bars = tuple(_bar(who, right, group.n_items) for who, right in counts if right is not None)
+    bars = tuple(_bar(who, right, group.n_items) for who, right in counts if who in columns and right is not None)
     change = _change(group)
     return RelationRow(
         name=fmt.visible(group.group, 80),

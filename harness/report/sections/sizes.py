@@ -9,7 +9,7 @@ from harness.core.records import Cell, CellRun
 from harness.core.verdicts import POOLED, Estimate
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle
-from harness.report.dense import DenseComparison, accuracy_of, compare_dense
+from harness.report.dense import DenseComparison, accuracy_of, compared_dense
 from harness.report.scatter import PanelView, Point, Scale, draw_panel
 from harness.report.status import IDENTICAL, PASS, StatusView, cell_status
 from harness.report.view import CELL_ITSELF, EstimateView, accuracy_view, anchor
@@ -69,7 +69,7 @@ class SizesView:
 def view_sizes(bundle: RunBundle) -> SizesView:
     """Size and retention of a run's cells."""
     runs = [entry for entry in bundle.cells if isinstance(entry, CellRun)]
-    compared = {run.record.cell.id: compare_dense(bundle, run) for run in runs}
+    compared = compared_dense(bundle)
     methods = tuple(dict.fromkeys(run.record.compression.method for run in runs if not run.record.cell.is_dense))
     shapes = {method: SHAPES[i % len(SHAPES)] for i, method in enumerate(methods)}
     points: dict[tuple[str, str], list[Point]] = {}
