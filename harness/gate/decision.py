@@ -80,7 +80,7 @@ def decide(unit: Unit, policy: Policy) -> tuple[Status, Evidence]:
 def is_decided(unit: Unit, policy: Policy) -> bool:
     """Whether the unit needs no more items: the cheap part of ``decide``, asked after every round."""
     rule, counts = unit.rule(policy), unit.trail.cumulative
-    return p_fail(rule, *counts) < rule.level_fail or p_pass(rule, *counts) < rule.level_pass
+    return bool(p_fail(rule, *counts) < rule.level_fail or p_pass(rule, *counts) < rule.level_pass)
 
 
 def weigh(unit: Unit, policy: Policy) -> Evidence:
@@ -101,8 +101,8 @@ def weigh(unit: Unit, policy: Policy) -> Evidence:
         retention=retention(counts, unit.n_correct_before, policy.interval_level),
         m0=rule.m0,
         m1=rule.m1,
-        p_fail=p_fail(rule, *trail.cumulative),
-        p_pass=p_pass(rule, *trail.cumulative),
+        p_fail=float(p_fail(rule, *trail.cumulative)),
+        p_pass=float(p_pass(rule, *trail.cumulative)),
         level_fail=rule.level_fail,
         level_pass=rule.level_pass,
         sigma_recompression=unit.spread.sigma,
