@@ -1,4 +1,5 @@
-"""The command line: ``harness measure | judge | report | baseline | noise | models | index | doctor``.
+"""The command line: ``harness measure | judge | report | baseline | noise | selftest | models | index |
+doctor``.
 
 The same three verbs as the pytest plugin. Exit codes: 0 pass, 1 regression, 4 a request that can't be met, 10 inconclusive
 where the policy fails it, 11 invalid, 130 stopped by the user.
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands.baseline import add_commands as add_baseline_commands
+from harness.commands.selftest import add_command as add_selftest
 from harness.commands.terminal import Terminal
 from harness.core.errors import EXIT_INVALID, EXIT_PASS, EXIT_USAGE, ConfigError, HarnessError
 from harness.core.records import CellFailure, CellRun
@@ -70,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     _policy(report)
     report.add_argument("--readme", type=Path, metavar="FILE", help="also put the result table between this file's markers")
 
-    add_baseline_commands(commands, Terminal(_command, _measuring, _measure_options, print, _progress))
+    terminal = Terminal(_command, _measuring, _measure_options, print, _progress)
+    add_baseline_commands(commands, terminal)
+    add_selftest(commands, terminal)
 
     models = _command(commands, "models", _models, "the models of a profile; --fetch gets and converts them")
     models.add_argument("--fetch", action="store_true", help="download and convert what is not in the cache yet")

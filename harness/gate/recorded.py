@@ -54,18 +54,38 @@ class Recorded:
         return (self.last,) if self.release is None else (self.last, self.release)
 
     def candidate(
-        self, changed: Mapping[str, Bool[np.ndarray, " n"]] | None = None, order: np.random.Generator | None = None
+        self,
+        changed: Mapping[str, Bool[np.ndarray, " n"]] | None = None,
+        order: Mapping[str, Int[np.ndarray, " n"]] | None = None,
     ) -> CellRun:
-        """The records of a candidate: answers right as ``changed`` says, items fed in a random order where one is given."""
+        """The records of a candidate: answers right as ``changed`` says, items fed in this ``order``."""
         made = self.run.record
         provenance = replace(made.provenance, weights_digest=_CANDIDATE)
         record = replace(made, provenance=provenance, origins=dict.fromkeys(self.tasks, "measured"))
         runs = {}
         for name, task in self.run.runs.items():
             right = task.outcomes.correct if changed is None else changed[name]
-            rows = np.arange(len(right)) if order is None else order.permutation(len(right))
+            rows = np.arange(len(right)) if order is None else order[name]
             runs[name] = replace(task, items=(), outcomes=taken(task.outcomes, right, rows), origin="measured")
         return CellRun(record, runs)
+
+    def random_order(self, rng: np.random.Generator) -> dict[str, Int[np.ndarray, " n"]]:
+        """An order in which each task's items may be fed."""
+        return {name: rng.permutation(len(task.outcomes)) for name, task in self.run.runs.items()}
+
+    def pool_order(
+        self, cell: SimulatedCell, units: Sequence[AnchorUnits], rng: np.random.Generator
+    ) -> dict[str, Int[np.ndarray, " n"]]:
+        """The same, with as many items of the pool in each round as are simulated."""
+        order = {}
+        for task in cell.tasks:
+            kept = units[0].compared[task.name].in_pool(self.policy.pool_cap_items)
+            pool, rest = (rng.permutation(np.flatnonzero(kept == which)) for which in (True, False))
+            pool_ends = task.pool_ends if task.n_in_pool else np.array(round_ends(len(kept)))
+            cuts = pool_ends[:-1], (task.ends - pool_ends)[:-1]
+            parts = zip(np.split(pool, cuts[0]), np.split(rest, cuts[1]), strict=True)
+            order[task.name] = np.concatenate([part for pair in parts for part in pair])
+        return order
 
     def judge(self, run: CellRun) -> CellVerdict:
         """The gate's verdicts on a run of this cell."""
@@ -215,7 +235,11 @@ def draw_fates_of(
 
 
 def inject(
-    recorded: Recorded, units: Sequence[AnchorUnits], injection: Injection, rng: np.random.Generator
+    recorded: Recorded,
+    units: Sequence[AnchorUnits],
+    injection: Injection,
+    order: Mapping[str, Int[np.ndarray, " n"]],
+    rng: np.random.Generator,
 ) -> CellRun:
     """A candidate's records, drawn as the simulation draws its counts: some of the recorded answers are changed."""
     changed = {}
@@ -223,7 +247,7 @@ def inject(
         right = recorded.run.runs[name].outcomes.correct
         flip = chances_to_flip(int(right.sum()), len(right), _flips(units[0], name, injection), np.array([loss]))[0]
         changed[name] = right ^ (rng.random(len(right)) < np.where(right, flip[0], flip[1]))
-    return recorded.candidate(changed, order=rng)
+    return recorded.candidate(changed, order)
 
 
 def simulated_cell(recorded: Recorded, units: Sequence[AnchorUnits], flips: float | None = None) -> SimulatedCell:
