@@ -19,7 +19,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -88,9 +88,13 @@ class Promise:
     @property
     def shown(self) -> Shown:
         """Whether what was measured keeps what was promised."""
-        kept, missed = (self.low >= self.limit, self.high < self.limit) if self.at_least else (
-            self.high <= self.limit,
-            self.low > self.limit,
+        kept, missed = (
+            (self.low >= self.limit, self.high < self.limit)
+            if self.at_least
+            else (
+                self.high <= self.limit,
+                self.low > self.limit,
+            )
         )
         return Shown.KEPT if kept else Shown.MISSED if missed else Shown.NOT_SHOWN
 
@@ -116,11 +120,14 @@ def main() -> None:
     print(f"{'':<80} promised measured  limits at 99.9 %")
     kept = Kept(options.kept, options.seed)
     shown = []
-    for promise in promises(options.commits, options.chance, options.seed, kept, Progress(sys.stderr.write, sys.stderr.isatty())):
+    for promise in promises(
+        options.commits, options.chance, options.seed, kept, Progress(sys.stderr.write, sys.stderr.isatty())
+    ):
         print(promise.row(), flush=True)
         shown.append(promise.shown)
     n_bad = sum(one is not Shown.KEPT for one in shown)
-    print(f"{f'{n_bad} promises are not met' if n_bad else 'all promises are met'}; {time.process_time() - started_s:.0f} s of one core")
+    cpu_s = time.process_time() - started_s
+    print(f"{f'{n_bad} promises are not met' if n_bad else 'all promises are met'}; {cpu_s:.0f} s of one core")
     raise SystemExit(n_bad > 0)
 
 
@@ -290,7 +297,6 @@ def fates(flips: float, loss: float) -> Fates:
     chances: Float[np.ndarray, "1 fates"] = np.array([[both + loss, one, one, both, one, one]])
     lost = np.array([[1, 1, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0]], dtype=np.bool_)
     return Fates(chances, lost, lost[:, [3, 4, 5, 0, 1, 2]])
-
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """What the policy promises about the gate's errors, and whether it is shown for these cells.
 
-Three kinds of evidence. **Exact**: the chance of a unit's verdict, enumerated; it must not lie beyond the promise, and no seed
-can change it. **Simulated**: a rate over simulated commits; it is kept only if its limit at 99.9 % confidence (Clopper-Pearson)
-does not lie beyond the promise, missed if the limit on the other side does, and otherwise not shown, which is no pass:
-more commits decide. **Replayed**: copies of the records through the real judge; each must get the verdict that it has to get.
+Three kinds of evidence. **Exact**: the chance of a unit's verdict, enumerated; it must not lie beyond the promise, and no
+seed can change it. **Simulated**: a rate over simulated commits; it is kept only if its limit at 99.9 % confidence
+(Clopper-Pearson) does not lie beyond the promise, missed if the limit on the other side does, and otherwise not shown, which
+is no pass: more commits decide. **Replayed** (``gate.replay``): copies of the records through the real judge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -68,9 +67,7 @@ def exact_promise(name: str, limit: float, found: float, *, at_least: bool = Fal
     return Promise(name, limit, at_least, found, found, found, None, Shown.KEPT if kept else Shown.MISSED)
 
 
-def simulated_promise(
-    name: str, limit: float, found: Bool[np.ndarray, " commits"], *, at_least: bool = False
-) -> Promise:
+def simulated_promise(name: str, limit: float, found: Bool[np.ndarray, " commits"], *, at_least: bool = False) -> Promise:
     """A promise about a rate that was counted over simulated commits.
 
     >>> shown = [simulated_promise("red", 0.05, np.arange(2000) < n).shown for n in (0, 70, 95, 130, 200)]
@@ -121,7 +118,8 @@ def unit_rates(
     for name, unit in units.all.items():
         bounds = by_name.get(name, cell.pool[anchor])
         if bounds is not None:
-            yield _rates(recorded.policy, name, units.anchor, unit, bounds, units.flip_rates[name] if flips is None else flips)
+            f = units.flip_rates[name] if flips is None else flips
+            yield _rates(recorded.policy, name, units.anchor, unit, bounds=bounds, flips=f)
 
 
 def unit_promises(cell_id: str, rates: UnitRates, policy: Policy) -> Iterator[Promise]:
@@ -141,7 +139,7 @@ def commit_promises(policy: Policy, red: Mapping[str, Bool[np.ndarray, " commits
     yield simulated_promise(tolerated, policy.alpha_commit, red["tolerated"])
 
 
-def _rates(policy: Policy, name: str, anchor: str, unit: Unit, bounds: Bounds, flips: float) -> UnitRates:
+def _rates(policy: Policy, name: str, anchor: str, unit: Unit, *, bounds: Bounds, flips: float) -> UnitRates:
     rule = unit.rule(policy)
     right = unit.n_correct_before / max(unit.counts.n_items, 1)
     half = min(flips / 2, right, 1 - right)
@@ -153,9 +151,7 @@ def _rates(policy: Policy, name: str, anchor: str, unit: Unit, bounds: Bounds, f
         return chances_of_verdicts(bounds, lost, half)
 
     unchanged = chances(0.0)
-    can = feasibility(
-        policy, unit.margins, rule.n_items, flip_rate=unit.flip_rate, chance=unit.chance, spread=unit.spread
-    )
+    can = feasibility(policy, unit.margins, rule.n_items, flip_rate=unit.flip_rate, chance=unit.chance, spread=unit.spread)
     detectable = minimal_detectable_loss(
         rule.n_items,
         flip_rate=2 * half,

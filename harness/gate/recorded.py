@@ -107,9 +107,7 @@ class Recorded:
             rounds |= dict.fromkeys(still, index + 1)
             so_far = _cut(run, rounds)
             if index < n_rounds - 1:
-                still = undecided(
-                    so_far, self.last, self.policy, self.family, declared_tasks=self.tasks, release=self.release
-                )
+                still = undecided(so_far, self.last, self.policy, self.family, declared_tasks=self.tasks, release=self.release)
             if not still:
                 break
         return self.judge(_cut(run, rounds)), rounds
@@ -264,9 +262,7 @@ def simulated_cell(recorded: Recorded, units: Sequence[AnchorUnits], flips: floa
     for name, task in recorded.run.runs.items():
         n = task.info.n_items
         in_pool = max((one.in_pool[name] for one in units if name in one.members), default=0)
-        tasks.append(
-            SimulatedTask(name, n, in_pool, tuple(bounds(one, name, np.array(round_ends(n))) for one in units))
-        )
+        tasks.append(SimulatedTask(name, n, in_pool, tuple(bounds(one, name, np.array(round_ends(n))) for one in units)))
     pools = []
     for one in units:
         fed = [task.pool_ends for task in tasks if task.name in one.members]

@@ -1,7 +1,7 @@
 """Copies of recorded cells through the real judge: each has to get the verdict that it has to get.
 
-Everything here is known beforehand: recorded A/A runs are not red, records with fewer or with re-labelled items are INVALID, and
-simulated commits get, as records that are fed round by round, the verdicts that the simulation gives their counts.
+Everything here is known beforehand: recorded A/A runs are not red, records with fewer or with re-labelled items are INVALID,
+and simulated commits get, as records that are fed round by round, the verdicts that the simulation gives their counts.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ def check_aa_runs(recorded: Recorded, rng: np.random.Generator) -> Check:
     for told in noise.runs if noise is not None else ():
         changed = {}
         for name, task in recorded.run.runs.items():
-            stored = recorded.last.outcomes[name].correct
-            loss = round((stored.mean() - told.accuracy[name]) * len(stored))
+            loss = round((noise.runs[0].accuracy[name] - told.accuracy[name]) * len(task.outcomes))
             lost, gained = (told.n_flips[name] + loss) // 2, (told.n_flips[name] - loss) // 2
             changed[name] = _flipped(task.outcomes.correct, lost, gained, rng)
         run = recorded.candidate(changed, recorded.random_order(rng))
@@ -80,6 +79,7 @@ def check_simulation(
     units: Sequence[AnchorUnits],
     cell: SimulatedCell,
     losses: Sequence[float],
+    *,
     rng: np.random.Generator,
     flips: float | None = None,
 ) -> Check:
@@ -89,7 +89,8 @@ def check_simulation(
     found = []
     for index, (loss, run) in enumerate(zip(losses, runs, strict=True)):
         verdict, rounds = recorded.feed_and_judge(run)
-        found.append(list(_differences(f"{recorded.id} with {100 * loss:g} pt lost", outcome, cell, index, verdict, rounds)))
+        what = f"{recorded.id} with {100 * loss:g} pt lost"
+        found.append([f"{what}: {told}" for told in _differences(outcome, cell, index, verdict, rounds)])
     return _check("the simulation decides as the judge does", found)
 
 
@@ -120,26 +121,25 @@ def _problems(recorded: Recorded, what: str, run: CellRun) -> list[str]:
 
 
 def _differences(
-    what: str, outcome: Outcome, cell: SimulatedCell, index: int, verdict: CellVerdict, rounds: Mapping[str, int]
+    outcome: Outcome, cell: SimulatedCell, index: int, verdict: CellVerdict, rounds: Mapping[str, int]
 ) -> Iterator[str]:
     for t, task in enumerate(cell.tasks):
         if int(outcome.rounds[t, index]) != rounds[task.name]:
-            yield f"{what}: {task.name} was fed {rounds[task.name]} rounds, {int(outcome.rounds[t, index])} simulated"
+            yield f"{task.name} was fed {rounds[task.name]} rounds, {int(outcome.rounds[t, index])} simulated"
     by_name = {one.task: one for one in verdict.all}
     for t, task in enumerate(cell.tasks):
         judged = [bounds is not None for bounds in task.bounds]
-        yield from _differs(what, by_name[task.name], outcome.task_fails[t, judged, index], outcome.task_passes[t, judged, index])
+        fails, passes = outcome.task_fails[t, judged, index], outcome.task_passes[t, judged, index]
+        yield from _differs(by_name[task.name], fails, passes)
     judged = [bounds is not None for bounds in cell.pool]
-    yield from _differs(what, by_name[POOLED], outcome.pool_fails[judged, index], outcome.pool_passes[judged, index])
+    yield from _differs(by_name[POOLED], outcome.pool_fails[judged, index], outcome.pool_passes[judged, index])
 
 
-def _differs(
-    what: str, judged: Verdict, fails: Bool[np.ndarray, " anchors"], passes: Bool[np.ndarray, " anchors"]
-) -> Iterator[str]:
+def _differs(judged: Verdict, fails: Bool[np.ndarray, " anchors"], passes: Bool[np.ndarray, " anchors"]) -> Iterator[str]:
     red, fine = bool(fails.any()), bool((passes & ~fails).all())
     if (judged.status is Status.REGRESSED, judged.status in _FINE) != (red, fine):
         simulated = "red" if red else "passed" if fine else "undecided"
-        yield f"{what}: {judged.task} is {judged.status}, {simulated} where simulated"
+        yield f"{judged.task} is {judged.status}, {simulated} where simulated"
 
 
 # ------------------------------------------------------------------------------------------------ perturbed copies

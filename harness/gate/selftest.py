@@ -19,7 +19,7 @@ LOSSES = (0.005, 0.01, 0.02, 0.05)
 
 _INTERVAL = 0.95
 _BLOCK = 5000
-_REPLAYED = 4
+_REPLAYED = 3
 """Simulated commits of each loss that are fed and judged as records too."""
 
 Tell = Callable[[int, int], None]
@@ -86,38 +86,35 @@ def self_test(
     seed: int,
     flips: float | None = None,
     untested: Mapping[str, str] | None = None,
-    tell: Tell = lambda done, of: None,
+    tell: Tell | None = None,
 ) -> SelfTest:
     """Everything about at least one cell of a profile. ``flips``: the share of items that flip when nothing changed; None for
     each task's f_ref. A cell's numbers depend on the seed and its place only."""
-    policy, n_steps = cells[0].policy, len(cells) * (len(LOSSES) + 4)
+    policy, kinds = cells[0].policy, len(LOSSES) + 2
+    n_steps = len(cells) * (kinds + 2)
+
+    def step_done(n_done: int) -> None:
+        if tell is not None:
+            tell(n_done, n_steps)
+
     commits: dict[str, _Commits] = {}
     rates: list[CellRates] = []
-    promises: list[Promise] = []
     checks: list[Check] = []
     for index, recorded in enumerate(cells):
-        done = index * (len(LOSSES) + 4)
-        tell(done, n_steps)
-        rng = np.random.default_rng([seed, index])
+        rng, done = np.random.default_rng([seed, index]), index * (kinds + 2)
+        step_done(done)
         units = recorded.units()
         simulated = simulated_cell(recorded, units, flips)
         exact = tuple(one for at, anchor in enumerate(units) for one in unit_rates(recorded, anchor, simulated, at, flips))
-        promises += [promise for one in exact for promise in unit_promises(recorded.id, one, policy)]
         tolerated = min((one.m0 for one in exact), default=0.0)
-        found = []
+        found: dict[float, _Commits] = {}
         for step, (name, loss) in enumerate(_kinds(tolerated).items()):
-            tell(done + 1 + step, n_steps)
-            one = _simulate(recorded, units, simulated, Injection(loss, flips), n_commits, rng)
-            commits[name] = one if name not in commits else commits[name].and_also(one)
-            found.append(one.rates(loss))
-        tell(done + 3 + len(LOSSES), n_steps)
-        losses = [loss for loss in (0.0, *LOSSES) for _ in range(_REPLAYED)]
-        checks += [
-            check_unchanged(recorded),
-            check_aa_runs(recorded, rng),
-            check_damage(recorded),
-            check_simulation(recorded, units, simulated, losses, rng, flips),
-        ]
+            step_done(done + 1 + step)
+            if loss not in found:
+                found[loss] = _simulate(recorded, units, simulated, Injection(loss, flips), n_commits=n_commits, rng=rng)
+            commits[name] = commits[name].and_also(found[loss]) if name in commits else found[loss]
+        step_done(done + 1 + kinds)
+        checks += _checks(recorded, units, simulated, flips, rng)
         rates.append(
             CellRates(
                 cell=recorded.id,
@@ -125,12 +122,13 @@ def self_test(
                 anchors=tuple(one.anchor for one in units),
                 at_full_n=any(unit.spread.sigma > 0 for one in units for unit in one.all.values()),
                 tolerated=tolerated,
-                losses=tuple(found),
+                losses=tuple(found[loss].rates(loss) for loss in _kinds(tolerated).values()),
                 units=exact,
             )
         )
-    tell(n_steps, n_steps)
-    red = {name: one.red for name, one in commits.items()}
+    step_done(n_steps)
+    told = _kinds(max(one.tolerated for one in rates))
+    of_units = (promise for cell in rates for one in cell.units for promise in unit_promises(cell.cell, one, policy))
     return SelfTest(
         schema_version=SCHEMA_VERSION,
         profile=profile,
@@ -139,11 +137,29 @@ def self_test(
         flips=flips,
         alpha_commit=policy.alpha_commit,
         power=policy.power,
-        commits=tuple(commits[name].rates(loss) for name, loss in _kinds(max(one.tolerated for one in rates)).items()),
+        commits=tuple(commits[name].rates(loss) for name, loss in told.items()),
         cells=tuple(rates),
-        promises=(*commit_promises(policy, red), *promises),
+        promises=(*commit_promises(policy, {name: one.red for name, one in commits.items()}), *of_units),
         checks=merged(checks),
         untested=dict(untested or {}),
+    )
+
+
+def _kinds(tolerated: float) -> dict[str, float]:
+    """The kinds of commits that are simulated, and what every cell loses in each."""
+    return {"unchanged": 0.0, "tolerated": tolerated, **{f"{loss}": loss for loss in LOSSES}}
+
+
+def _checks(
+    recorded: Recorded, units: Sequence[AnchorUnits], cell: SimulatedCell, flips: float | None, rng: np.random.Generator
+) -> tuple[Check, ...]:
+    """What copies of the records have to get."""
+    losses = [loss for loss in (0.0, *LOSSES) for _ in range(_REPLAYED)]
+    return (
+        check_unchanged(recorded),
+        check_aa_runs(recorded, rng),
+        check_damage(recorded),
+        check_simulation(recorded, units, cell, losses, rng=rng, flips=flips),
     )
 
 
@@ -178,6 +194,7 @@ def _simulate(
     units: Sequence[AnchorUnits],
     cell: SimulatedCell,
     injection: Injection,
+    *,
     n_commits: int,
     rng: np.random.Generator,
 ) -> _Commits:
@@ -189,8 +206,3 @@ def _simulate(
         parts.append((outcome.red, outcome.pool_passed.all(0), outcome.share_used(cell)))
     red, passed, used = (np.concatenate(column) for column in zip(*parts, strict=True))
     return _Commits(red, passed, used, cell.n_items)
-
-
-def _kinds(tolerated: float) -> dict[str, float]:
-    """The kinds of commits that are simulated, and what every cell loses in each."""
-    return {"unchanged": 0.0, "tolerated": tolerated, **{f"{loss}": loss for loss in LOSSES}}

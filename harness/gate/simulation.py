@@ -1,9 +1,9 @@
 """Many simulated commits of one cell at once, fed and decided as ``measure`` and ``judge`` do.
 
-Only counts are simulated: how many items of each task were lost and gained by each round's end, against each anchor. What they
-decide is looked up in tables that the gate's own tests fill (``stats.boundaries``), by the rules of ``gate.judge.undecided``:
-a task of the pool is fed while the pool is undecided, a REGRESSED pool stops the cell, FAIL wins over PASS. That both reach the
-same verdicts on the same items is part of the self-test (``gate.replay``).
+Only counts are simulated: how many items of each task were lost and gained by each round's end, against each anchor. What
+they decide is looked up in tables that the gate's own tests fill (``stats.boundaries``), by the rules of
+``gate.judge.undecided``: a task of the pool is fed while the pool is undecided, a REGRESSED pool stops the cell, FAIL wins
+over PASS. That both reach the same verdicts on the same items is part of the self-test (``gate.replay``).
 """
 
 from __future__ import annotations
@@ -124,9 +124,7 @@ def simulate(cell: SimulatedCell, n_commits: int, draw: Draw) -> Outcome:
     return state.outcome
 
 
-def draw_fates(
-    cell: SimulatedCell, fates: Sequence[Fates], rng: np.random.Generator
-) -> Draw:
+def draw_fates(cell: SimulatedCell, fates: Sequence[Fates], rng: np.random.Generator) -> Draw:
     """Flips drawn at random, item by item, from what may become of an item of each task."""
     steps = [np.diff(task.ends, prepend=0) for task in cell.tasks]
     pool_steps = [np.diff(task.pool_ends, prepend=0) for task in cell.tasks]

@@ -45,8 +45,10 @@ def find_bounds(rule: Rule, n_fed: Int[np.ndarray, " rounds"], n_gained_most: in
     """
     fed = np.asarray(n_fed)
     gained = np.arange(min(n_gained_most, rule.n_items) + 1)
-    fails = _first_of_rounds(rule, fed, gained, p_fail, rule.level_fail, 0.0 < rule.early_fail_share)
-    passes = _first_of_rounds(rule, fed, gained, p_pass, rule.level_pass, 0.0 < rule.early_pass_share, until=True)
+    fails = _first_of_rounds(rule, fed, gained, p_fail, level=rule.level_fail, is_early=rule.early_fail_share > 0.0)
+    passes = _first_of_rounds(
+        rule, fed, gained, p_pass, level=rule.level_pass, is_early=rule.early_pass_share > 0.0, until=True
+    )
     possible = gained[None, :] <= fed[:, None]
     can_fail = possible & (fails <= fed[:, None] - gained)
     return Bounds(fed, np.where(can_fail, fails, rule.n_items + 1), np.where(possible, passes - 1, -1))
@@ -57,6 +59,7 @@ def _first_of_rounds(
     n_fed: np.ndarray,
     gained: np.ndarray,
     p_value: Callable[..., np.ndarray],
+    *,
     level: float,
     is_early: bool,
     until: bool = False,

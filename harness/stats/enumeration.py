@@ -124,9 +124,7 @@ def _at_end(bounds: Bounds, chance_lost: float, chance_gained: float) -> tuple[f
     return float(p_c @ above), float(p_c @ below)
 
 
-def _at_least(
-    counts: Int[np.ndarray, " n"], n_items: Int[np.ndarray, " n"], chance: float
-) -> Float[np.ndarray, " n"]:
+def _at_least(counts: Int[np.ndarray, " n"], n_items: Int[np.ndarray, " n"], chance: float) -> Float[np.ndarray, " n"]:
     """P(X >= counts) of a binomial."""
     inside = np.clip(counts - 1, 0, n_items)
     tail = bdtrc(inside.astype(np.float64), n_items, chance)

@@ -195,7 +195,9 @@ def p_fail(
     """
     lost, gained, fed, same = _checked(rule, n_lost, n_gained, n_fed)
     largest = log_e_fail(lost, gained, same, rule.m0).max(axis=-1, initial=0.0)
-    full = p_loss_above(lost[..., -1], gained[..., -1], rule.n_items, rule.m0, rule.spread) if _is_complete(rule, fed) else None
+    full = (
+        p_loss_above(lost[..., -1], gained[..., -1], rule.n_items, rule.m0, rule.spread) if _is_complete(rule, fed) else None
+    )
     return anytime_p(largest, rule.early_fail_share, full)
 
 
@@ -210,7 +212,9 @@ def p_pass(
     """
     lost, gained, fed, same = _checked(rule, n_lost, n_gained, n_fed)
     largest = log_e_pass(lost, gained, same, rule.m1).max(axis=-1, initial=0.0)
-    full = p_loss_below(lost[..., -1], gained[..., -1], rule.n_items, rule.m1, rule.spread) if _is_complete(rule, fed) else None
+    full = (
+        p_loss_below(lost[..., -1], gained[..., -1], rule.n_items, rule.m1, rule.spread) if _is_complete(rule, fed) else None
+    )
     return anytime_p(largest, rule.early_pass_share, full)
 
 

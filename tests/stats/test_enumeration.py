@@ -10,7 +10,7 @@ import pytest
 
 from harness.stats.boundaries import Bounds, find_bounds
 from harness.stats.enumeration import chances_at_full_n, chances_of_verdicts, shifted
-from harness.stats.recompression import Spread, draw_shifts, spread_of_loss
+from harness.stats.recompression import draw_shifts, spread_of_loss
 from harness.stats.sequential import Rule, round_ends
 
 
