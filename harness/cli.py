@@ -1,4 +1,4 @@
-"""The command line: ``harness measure | judge | report | baseline | noise | store | models | index | doctor``.
+"""The command line: ``harness measure | judge | report | baseline | noise | selftest | store | models | index | doctor``.
 
 The same three verbs as the pytest plugin. Exit codes: 0 pass, 1 regression, 4 a request that can't be met, 10 inconclusive
 where the policy fails it, 11 invalid, 130 stopped by the user, 141 when nobody read the output to its end.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from harness.baseline.command import DATA_VARIABLE, DEFAULT_BASELINES, DEFAULT_DEVICE, DEFAULT_MATRIX, DEFAULT_PROFILE
 from harness.commands.baseline import add_commands as add_baseline_commands
+from harness.commands.selftest import add_command as add_selftest
 from harness.commands.store import add_commands as add_store_commands
 from harness.commands.terminal import Terminal, place_of
 from harness.core.errors import EXIT_INVALID, EXIT_PASS, EXIT_USAGE, ConfigError, HarnessError
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
     terminal = Terminal(_command, _measuring, _measure_options, print, _progress)
     add_baseline_commands(commands, terminal)
-
+    add_selftest(commands, terminal)
     add_store_commands(commands, terminal)
 
     models = _command(commands, "models", _models, "the models of a profile; --fetch gets and converts them")

@@ -123,15 +123,16 @@ class Bench:
             return self._verdict(
                 POOLED, Status.INVALID, f"no pool without {', '.join(broken)}, INVALID for the reason given there."
             )
-        members = [
-            found
-            for found in compared.values()
-            if isinstance(found, Comparison) and found.info.pooled and self.is_informative(found)
-        ]
+        members = self.members(compared)
         if not members:
             return self._verdict(POOLED, Status.UNINFORMATIVE, "none of the cell's pooled tasks can show a loss.")
         reused = all(member.reused for member in members)
         return self._decide(POOLED, self.pool_unit(members, noise), reused, any(member.limited for member in members))
+
+    def members(self, compared: Compared) -> list[Comparison]:
+        """The tasks whose items make up the pool: those that count as evidence and can show a loss."""
+        able = [found for found in compared.values() if isinstance(found, Comparison)]
+        return [found for found in able if found.info.pooled and self.is_informative(found)]
 
     def pool_unit(self, members: Sequence[Comparison], noise: Noise) -> Unit:
         """What is tested of a cell: its informative pooled tasks, each capped, as far as all of them were fed."""

@@ -80,7 +80,7 @@ def decide(unit: Unit, policy: Policy) -> tuple[Status, Evidence]:
 def is_decided(unit: Unit, policy: Policy) -> bool:
     """Whether the unit needs no more items: the cheap part of ``decide``, asked after every round."""
     rule, counts = unit.rule(policy), unit.trail.cumulative
-    return p_fail(rule, *counts) < rule.level_fail or p_pass(rule, *counts) < rule.level_pass
+    return bool(p_fail(rule, *counts) < rule.level_fail or p_pass(rule, *counts) < rule.level_pass)
 
 
 def weigh(unit: Unit, policy: Policy) -> Evidence:
@@ -89,7 +89,7 @@ def weigh(unit: Unit, policy: Policy) -> Evidence:
     b, c = counts.n_lost, counts.n_gained
     if trail.is_complete:
         method, (low, high) = "tango", loss_interval_with_spread(b, c, n, policy.interval_level, unit.spread)
-        proven = loss_limit_with_spread(b, c, n, _full_level_pass(rule), unit.spread)
+        proven = loss_limit_with_spread(b, c, n, full_level_pass(rule), unit.spread)
     else:
         method, (low, high) = "betting", anytime_interval(*trail.cumulative, policy.interval_level)
         proven = anytime_limit(*trail.cumulative, policy.pass_level * policy.early.pass_share)
@@ -101,8 +101,8 @@ def weigh(unit: Unit, policy: Policy) -> Evidence:
         retention=retention(counts, unit.n_correct_before, policy.interval_level),
         m0=rule.m0,
         m1=rule.m1,
-        p_fail=p_fail(rule, *trail.cumulative),
-        p_pass=p_pass(rule, *trail.cumulative),
+        p_fail=float(p_fail(rule, *trail.cumulative)),
+        p_pass=float(p_pass(rule, *trail.cumulative)),
         level_fail=rule.level_fail,
         level_pass=rule.level_pass,
         sigma_recompression=unit.spread.sigma,
@@ -111,7 +111,7 @@ def weigh(unit: Unit, policy: Policy) -> Evidence:
             trail.n_planned,
             flip_rate=(b + c) / n,
             margin=rule.m0,
-            level=_full_level_fail(rule),
+            level=full_level_fail(rule),
             power=policy.power,
             sigma=unit.spread.sigma,
             df=unit.spread.df,
@@ -132,7 +132,7 @@ def _gain_is_significant(unit: Unit) -> bool:
 def _items_needed(unit: Unit, policy: Policy) -> int | None:
     """How many more items would decide at the flip rates seen; None where no number would (too wide a spread)."""
     n, spread = unit.counts.n_items, unit.spread
-    to_fail = items_to_fail(unit.counts, unit.m0(), _full_level_fail(unit.rule(policy)), spread.sigma, spread.df)
+    to_fail = items_to_fail(unit.counts, unit.m0(), full_level_fail(unit.rule(policy)), spread.sigma, spread.df)
     to_pass = _items_to_pass(unit, policy, n)
     found = [items for items in (to_fail, to_pass) if items is not None]
     return max(1, min(found) - n) if found else None
@@ -141,7 +141,7 @@ def _items_needed(unit: Unit, policy: Policy) -> int | None:
 def _items_to_pass(unit: Unit, policy: Policy, n_items: int) -> int | None:
     """The N that passes at its own m1, which shrinks to its floor as N grows."""
     for _ in range(50):
-        level, spread = _full_level_pass(unit.rule(policy)), unit.spread
+        level, spread = full_level_pass(unit.rule(policy)), unit.spread
         wanted = items_to_pass(unit.counts, unit.m1(n_items), level, spread.sigma, spread.df)
         if wanted is None or wanted <= n_items:
             return None if wanted is None else n_items
@@ -149,11 +149,11 @@ def _items_to_pass(unit: Unit, policy: Policy, n_items: int) -> int | None:
     return n_items
 
 
-def _full_level_fail(rule: Rule) -> float:
+def full_level_fail(rule: Rule) -> float:
     """What is left of the level for the test at full N."""
     return rule.level_fail * (1 - rule.early_fail_share)
 
 
-def _full_level_pass(rule: Rule) -> float:
+def full_level_pass(rule: Rule) -> float:
     """What is left of the level for the test at full N."""
     return rule.level_pass * (1 - rule.early_pass_share)

@@ -41,10 +41,11 @@ def judge(
     """
     if isinstance(run, CellFailure):
         return Bench(run.cell, run.profile, policy, family, mode).all_invalid(run.reason, declared_tasks)
-    last = _judge_by(run, baseline, Judging(policy, family, mode, "last", 1.0 if release is None else 0.5), declared_tasks)
+    by = judgings(policy, family, mode, has_release=release is not None)
+    last = _judge_by(run, baseline, by[0], declared_tasks)
     if release is None or baseline is None:
         return last
-    return _worse(last, _judge_by(run, release, Judging(policy, family, mode, "release", 0.5), declared_tasks))
+    return _worse(last, _judge_by(run, release, by[1], declared_tasks))
 
 
 def undecided(
@@ -61,11 +62,11 @@ def undecided(
     A task of the pool is fed while the pool is undecided, whatever the task's own verdict: stopping it at its own PASS would
     select the losers. A REGRESSED pool stops the cell. Where nothing can be decided (no baseline) all tasks are measured.
     """
-    share = 1.0 if release is None else 0.5
-    by_last = _undecided_by(run, baseline, Judging(policy, family, "commit", "last", share), declared_tasks)
+    by = judgings(policy, family, "commit", has_release=release is not None)
+    by_last = _undecided_by(run, baseline, by[0], declared_tasks)
     if release is None or by_last is None:
         return by_last or frozenset()
-    by_release = _undecided_by(run, release, Judging(policy, family, "commit", "release", share), declared_tasks)
+    by_release = _undecided_by(run, release, by[1], declared_tasks)
     return frozenset() if by_release is None else by_last | by_release
 
 
@@ -102,6 +103,13 @@ class Judging:
         return Bench(cell, profile, self.policy, self.family, self.mode, self.anchor, self.share)
 
 
+def judgings(policy: Policy, family: Family, mode: Mode, *, has_release: bool) -> tuple[Judging, ...]:
+    """By what a cell is judged, the last baseline first: alone, or with the release anchor at half the error rates each."""
+    if not has_release:
+        return (Judging(policy, family, mode, "last", 1.0),)
+    return Judging(policy, family, mode, "last", 0.5), Judging(policy, family, mode, "release", 0.5)
+
+
 def _judge_by(run: CellRun, baseline: Baseline | None, by: Judging, declared_tasks: Sequence[str]) -> CellVerdict:
     bench = by.bench(run)
     names = [name for name in declared_tasks if name in run.runs]
@@ -134,12 +142,12 @@ def _undecided_by(
     found = {name: compare(run, baseline, name) for name in names}
     able = {name: c for name, c in found.items() if isinstance(c, Comparison) and bench.is_informative(c)}
     left = {name for name, c in able.items() if not is_decided(bench.task_unit(c, noise), by.policy)}
-    members = {name: c for name, c in able.items() if c.info.pooled}
+    members = bench.members(found)
     has_pool = len(names) == len(declared_tasks) and not any(isinstance(c, Incomparable) for c in found.values())
     if members and has_pool:
-        pool = bench.pool_unit(list(members.values()), noise)
+        pool = bench.pool_unit(members, noise)
         if not is_decided(pool, by.policy):
-            left |= set(members)
+            left |= {member.name for member in members}
         elif decide(pool, by.policy)[0] is Status.REGRESSED:
             return None
     return frozenset(left)

@@ -1,10 +1,10 @@
-"""Intervals of one proportion."""
+"""Intervals and limits of one proportion."""
 
 from __future__ import annotations
 
 import math
 
-from scipy.special import ndtri
+from scipy.special import betaincinv, ndtri
 
 from harness.core.verdicts import Estimate
 
@@ -30,3 +30,19 @@ def wilson(n_correct: int, n_items: int, level: float) -> Estimate:
     low = 0.0 if n_correct == 0 else centre - half
     high = 1.0 if n_correct == n_items else centre + half
     return Estimate(value, low, high, level, "wilson")
+
+
+def exact_limits(n_found: int, n_trials: int, error: float) -> tuple[float, float]:
+    """The lower and the upper limit of a chance, each missing it with probability at most ``error``.
+
+    Never too narrow, whatever the chance (Clopper & Pearson 1934, Biometrika 26:404). Raises ValueError without trials.
+
+    >>> low, high = exact_limits(0, 2000, 0.001)
+    >>> low, round(high, 5)
+    (0.0, 0.00345)
+    """
+    if not 0 <= n_found <= n_trials or n_trials == 0:
+        raise ValueError(f"0 <= n_found <= n_trials and n_trials > 0 are needed, got {n_found} of {n_trials}")
+    low = float(betaincinv(n_found, n_trials - n_found + 1, error)) if n_found else 0.0
+    high = float(betaincinv(n_found + 1, n_trials - n_found, 1 - error)) if n_found < n_trials else 1.0
+    return low, high

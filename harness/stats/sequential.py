@@ -20,8 +20,8 @@ from scipy.optimize import brentq
 from harness.stats.paired import Counts
 from harness.stats.recompression import NO_SPREAD, Spread, p_loss_above, p_loss_below
 
-CumulativeCounts: TypeAlias = Real[np.ndarray, " rounds"]
-"""Counts at the ends of the rounds so far, each including those before."""
+CumulativeCounts: TypeAlias = Real[np.ndarray, "*batch rounds"]
+"""Counts at the ends of the rounds so far, each including those before; of one unit, or of many with the same rounds."""
 
 BETS = np.geomspace(0.03, 0.90, 6)
 """The six bets, as shares of the largest bet that can't go bankrupt; small ones find small losses among many flips."""
@@ -181,37 +181,45 @@ class Rule:
         return self.pass_share if self.spread == NO_SPREAD else 0.0
 
 
-def p_fail(rule: Rule, n_lost: CumulativeCounts, n_gained: CumulativeCounts, n_fed: CumulativeCounts) -> float:
+def p_fail(
+    rule: Rule, n_lost: CumulativeCounts, n_gained: CumulativeCounts, n_fed: Real[np.ndarray, " rounds"]
+) -> Float[np.ndarray, "*batch"]:
     """The p-value of "at most m0 is lost" from the counts at the rounds' ends so far, in [0, 1]: early evidence, and once
     all items are in the more cautious of Tango and Wald.
 
     Raises ValueError for counts that shrink, or that exceed the unit.
 
     >>> rule = Rule(1000, m0=0.005, m1=0.03, level_fail=0.001, level_pass=0.05, fail_share=0.2, pass_share=0.5)
-    >>> p_fail(rule, np.array([8, 30]), np.array([0, 0]), np.array([40, 200])) < rule.level_fail
+    >>> bool(p_fail(rule, np.array([8, 30]), np.array([0, 0]), np.array([40, 200])) < rule.level_fail)
     True
     """
     lost, gained, fed, same = _checked(rule, n_lost, n_gained, n_fed)
-    largest = float(log_e_fail(lost, gained, same, rule.m0).max(initial=0.0))
-    full = p_loss_above(lost[-1], gained[-1], rule.n_items, rule.m0, rule.spread) if _is_complete(rule, fed) else None
-    return float(anytime_p(largest, rule.early_fail_share, full))
+    largest = log_e_fail(lost, gained, same, rule.m0).max(axis=-1, initial=0.0)
+    full = (
+        p_loss_above(lost[..., -1], gained[..., -1], rule.n_items, rule.m0, rule.spread) if _is_complete(rule, fed) else None
+    )
+    return anytime_p(largest, rule.early_fail_share, full)
 
 
-def p_pass(rule: Rule, n_lost: CumulativeCounts, n_gained: CumulativeCounts, n_fed: CumulativeCounts) -> float:
+def p_pass(
+    rule: Rule, n_lost: CumulativeCounts, n_gained: CumulativeCounts, n_fed: Real[np.ndarray, " rounds"]
+) -> Float[np.ndarray, "*batch"]:
     """The p-value of "m1 or more is lost", as ``p_fail``; Wald has no say: without any flip it would always pass.
 
     >>> rule = Rule(1000, m0=0.005, m1=0.03, level_fail=0.001, level_pass=0.05, fail_share=0.2, pass_share=0.5)
-    >>> [p_pass(rule, np.ones(n), np.ones(n), np.array([100, 300])[:n]) < rule.level_pass for n in (0, 1, 2)]
+    >>> [bool(p_pass(rule, np.ones(n), np.ones(n), np.array([100, 300])[:n]) < rule.level_pass) for n in (0, 1, 2)]
     [False, False, True]
     """
     lost, gained, fed, same = _checked(rule, n_lost, n_gained, n_fed)
-    largest = float(log_e_pass(lost, gained, same, rule.m1).max(initial=0.0))
-    full = p_loss_below(lost[-1], gained[-1], rule.n_items, rule.m1, rule.spread) if _is_complete(rule, fed) else None
-    return float(anytime_p(largest, rule.early_pass_share, full))
+    largest = log_e_pass(lost, gained, same, rule.m1).max(axis=-1, initial=0.0)
+    full = (
+        p_loss_below(lost[..., -1], gained[..., -1], rule.n_items, rule.m1, rule.spread) if _is_complete(rule, fed) else None
+    )
+    return anytime_p(largest, rule.early_pass_share, full)
 
 
 def _checked(
-    rule: Rule, n_lost: CumulativeCounts, n_gained: CumulativeCounts, n_fed: CumulativeCounts
+    rule: Rule, n_lost: CumulativeCounts, n_gained: CumulativeCounts, n_fed: Real[np.ndarray, " rounds"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The counts as numbers, and the unchanged items."""
     lost, gained, fed = (np.asarray(counts, dtype=np.float64) for counts in (n_lost, n_gained, n_fed))

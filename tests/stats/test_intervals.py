@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from harness.core.verdicts import Estimate, NotEstimable, PairedCounts
-from harness.stats.intervals import wilson
+from harness.stats.intervals import exact_limits, wilson
 from harness.stats.multiplicity import bonferroni
 from harness.stats.retention import retention
 
@@ -66,3 +67,15 @@ def test_bonferroni_equals_statsmodels() -> None:
     for alpha, n in [(0.0, 3), (1.0, 3), (0.05, 0)]:
         with pytest.raises(ValueError, match="at least one test"):
             bonferroni(alpha, n)
+
+
+@pytest.mark.parametrize(("n_found", "n"), [(0, 50), (3, 50), (25, 50), (50, 50), (7, 20_000)])
+def test_the_exact_limits_are_those_of_scipy(n_found: int, n: int) -> None:
+    known = stats.binomtest(n_found, n).proportion_ci(0.998, method="exact")
+    assert exact_limits(n_found, n, 0.001) == pytest.approx((known.low, known.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("n_found", "n"), [(0, 0), (-1, 5), (6, 5)])
+def test_exact_limits_of_nothing_are_refused(n_found: int, n: int) -> None:
+    with pytest.raises(ValueError, match="n_trials > 0 are needed"):
+        exact_limits(n_found, n, 0.001)
