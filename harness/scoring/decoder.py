@@ -10,7 +10,7 @@ import numpy as np
 from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
 from harness.scoring import Progress, Reading, Request, Score
-from harness.scoring.answers import PartsDone, broken_score
+from harness.scoring.answers import AGREE_NATS, PartsDone, broken_score, check_looks_left
 from harness.scoring.encode import Encoded, window_tokens
 from harness.scoring.plain import BUDGET_TOKENS, score_plain
 from harness.scoring.readout import TokenReading
@@ -25,11 +25,6 @@ BATCH_TOKENS = 1024
 
 MAX_TRIE_NODES = 4096
 """A larger group is cut into several tries: a mask has nodes² entries."""
-
-_AGREE_NATS = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.25}
-"""How near tree and plain must be on the probe, or within ten times of what batching alone does to the plain scores.
-
-What a wrong mask or a missing cap does is far larger in trained models."""
 
 _ROPE_BY_BATCH = ("dynamic", "longrope")
 """Rotary scalings that depend on the longest row of a batch: such models are fed one request at a time."""
@@ -59,7 +54,8 @@ class DecoderScorer:
     ) -> None:
         if batch_tokens < 1:
             raise ConfigError(f"batch_tokens is {batch_tokens}: expected at least 1.")
-        config: Any = model.module.config
+        module: Any = model.module
+        config = module.config
         rope = getattr(config, "rope_parameters", None) or {}
         row_by_row = rope.get("rope_type") in _ROPE_BY_BATCH
         self._model = model
@@ -69,6 +65,7 @@ class DecoderScorer:
         self._deepest = min(self._window, deepest_path(config) or self._window)
         self._progress = progress
         self.tokens_fed = 0
+        check_looks_left(model, lambda ids: module(input_ids=ids, use_cache=False).logits, self._window)
         self.path: ScoringPath = (
             path if path != "auto" else "plain" if row_by_row or not _tree_agrees(model, self._deepest) else "tree"
         )
@@ -121,7 +118,10 @@ def _score(readings: Sequence[TokenReading], request: Request, model: LoadedMode
 
 
 def _tree_agrees(model: LoadedModel, deepest: int) -> bool:
-    """Whether the tree path gives this model's plain scores on a small probe with branches, two roots and padding."""
+    """Whether the tree path gives this model's plain scores on a small probe with branches, two roots and padding.
+
+    What a wrong mask or a missing cap does is far larger in trained models than ``AGREE_NATS``.
+    """
     groups = _probe(model.module.get_input_embeddings().num_embeddings, deepest)  # type: ignore[operator]
     tries = [trie for group, requests in enumerate(groups) for trie in make_tries(group, requests, max_nodes=MAX_TRIE_NODES)]
     requests = [request for group in groups for request in group]
@@ -133,7 +133,7 @@ def _tree_agrees(model: LoadedModel, deepest: int) -> bool:
         return False  # an architecture that takes no 4-D mask or no positions says so in many ways
     tree = [reading for readings in by_trie for reading in readings]
     noise_nats = _largest_difference(plain, one_by_one)  # weights ruined by compression multiply rounding errors
-    return _largest_difference(tree, plain) <= max(_AGREE_NATS[model.dtype], 10 * noise_nats)
+    return _largest_difference(tree, plain) <= max(AGREE_NATS[model.dtype], 10 * noise_nats)
 
 
 def _largest_difference(some: Sequence[TokenReading], others: Sequence[TokenReading]) -> float:
