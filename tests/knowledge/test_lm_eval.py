@@ -303,6 +303,16 @@ def changed_rows(folder: Path, split: str) -> None:
     write_rows(folder, split, [{**row, "question": row["question"].upper()} for row in QUESTIONS])
 
 
+def test_a_task_that_is_in_a_group_more_than_once_is_asked_once(folder: Path) -> None:
+    write_task(folder, {**CHOICE, "task": "one", "tag": "tagged"}, "one.yaml")
+    write_task(folder, {"group": "inner", "task": ["one"]}, "inner.yaml")
+    write_task(folder, {"group": "outer", "task": ["one", "inner", "tagged", "one"]}, "outer.yaml")
+    assert len(built(LmEval(task="outer", metric="acc", include=folder))) == len(QUESTIONS)
+    write_task(folder, {"group": "outer", "task": ["one", {"task": "one", "num_fewshot": 2}]}, "outer.yaml")
+    with pytest.raises(ConfigError, match="the task 'one' is asked for twice and differently"):
+        built(LmEval(task="outer", metric="acc", include=folder))
+
+
 def test_the_digest_is_the_same_for_the_same_task_wherever_it_lies(make: Make, folder: Path, tmp_path_factory: Any) -> None:
     other = tmp_path_factory.mktemp("other")
     for split in ("test", "train"):
@@ -406,6 +416,28 @@ def test_a_metric_of_the_tasks_own_is_tried_before_it_is_believed(make: Make, fo
 def test_sampled_generation_is_refused(options: dict[str, Any], words: str, make: Make) -> None:
     with pytest.raises(ConfigError, match=words):
         make(GENERATION, metric="exact_match", changes={"generation_kwargs": options}).kind  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_gen_toks": "many"}, r"task.yaml:\d+: max_gen_toks is 'many', expected a whole number above 0"),
+        ({"max_gen_toks": 0}, "max_gen_toks is 0, expected a whole number above 0"),
+        ({"temperature": "hot"}, "temperature is 'hot', expected a number"),
+        ({"until": 5}, "until is 5, expected a text or a list of texts"),
+        ({"until": ["\n", None]}, r"until is \['\\n', None\], expected a text or a list of texts"),
+    ],
+)
+def test_a_mistake_in_how_to_generate_is_named(options: dict[str, Any], words: str, make: Make) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make(GENERATION, metric="exact_match", changes={"generation_kwargs": options}).kind  # noqa: B018
+
+
+def test_a_length_may_be_written_as_lm_eval_reads_it(make: Make) -> None:
+    task = make(GENERATION, metric="exact_match", changes={"generation_kwargs": {"max_tokens": "12", "until": None}})
+    [prompt] = task.requests(built(task)[0])
+    assert isinstance(prompt, Prompt)
+    assert (prompt.max_new_tokens, prompt.stop) == (12, ())
 
 
 def test_an_unknown_filter_is_refused_with_those_that_there_are(make: Make) -> None:
