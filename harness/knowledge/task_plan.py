@@ -175,6 +175,8 @@ def not_binary(metric: str, leaf: Leaf, names: Iterable[str], binary: Sequence[s
 
 def _shots(wanted: int | None, leaf: Leaf) -> int:
     own = leaf.config.get("num_fewshot")
+    if own is not None and own < 0:
+        raise ConfigError(f"{leaf.file.at('num_fewshot')}: num_fewshot is {own}, expected 0 or more; correct it.")
     if wanted is None:
         return int(own or 0)
     if own == 0 and wanted != 0:
