@@ -29,6 +29,9 @@ class Shelf(Mapping[str, str]):
             raise UnknownNameError(unknown_name(self.name, key, self._all()))
         return found
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._all()
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())
 

@@ -85,7 +85,12 @@ class PlainFiles:
                 made = datasets.load_dataset(
                     self.builder, data_files=files, cache_dir=cache, keep_in_memory=True, **self.options
                 )
-            except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
+            except (
+                datasets.exceptions.DatasetGenerationError,
+                ValueError,
+                OSError,
+                StopIteration,
+            ) as error:  # the last: empty
                 raise FileFormatError(
                     f"{listed(name for names in files.values() for name in names)} can't be read as {self.builder} "
                     f"({_first_line(error.__cause__ or error)}): correct the file or dataset_path."

@@ -128,16 +128,37 @@ def blanked(contexts: Sequence[str], continuation: str) -> tuple[str, tuple[str,
     >>> blanked(["As Sam ran, the cup", "As Sam ran, the plate"], " fell.")
     ('As Sam ran, the [Y] fell.', ('cup', 'plate'))
     """
-    low, high = min(contexts), max(contexts)
-    same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
-    start = max(low.rfind(space, 0, same) for space in " \n") + 1
-    return f"{low[:start]}[Y]{continuation}", tuple(context[start:] for context in contexts)
+    start = _first_difference(contexts)
+    return f"{contexts[0][:start]}[Y]{continuation}", tuple(context[start:] for context in contexts)
 
 
 def majority_share(items: Sequence[Item]) -> float:
-    """The accuracy of always giving the commonest right answer: the same text, or the same place where the prompt lists the
-    options. A model that does not see them can't know a place: lm-eval's sciq has the right one always last."""
+    """The accuracy of always giving the commonest right answer: the same text, the same text behind what an item's options
+    have in common (super_glue's multirc puts the answer in question before "yes" and "no"), or the same place where the
+    prompt lists the options. A model that does not see them can't know a place: lm-eval's sciq has the right one always last.
+    """
     texts = Counter(text for item in items for text in {item.options[i] for i in item.gold})
+    competing = [item for item in items if len(item.gold) < len(item.options)]
+    ends = Counter(end for item in competing for end in {ending(item.options)[i] for i in item.gold})
     listing = (item for item in items if len(item.options) > 1 and all(option in item.prompt for option in item.options))
     places = Counter(i for item in listing for i in item.gold)
-    return max((*texts.values(), *places.values())) / len(items)
+    return max((*texts.values(), *ends.values(), *places.values())) / len(items)
+
+
+def ending(options: Sequence[str]) -> tuple[str, ...]:
+    """Options without the whole words that all of them begin with.
+
+    >>> ending(["42. Is that so? Yes", "42. Is that so? No"]), ending(["New York"])
+    (('Yes', 'No'), ('New York',))
+    """
+    if len(options) < 2:
+        return tuple(options)
+    start = _first_difference(options)
+    return tuple(option[start:] for option in options)
+
+
+def _first_difference(texts: Sequence[str]) -> int:
+    """Where the first word begins in which texts differ."""
+    low, high = min(texts), max(texts)
+    same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return max(low.rfind(space, 0, same) for space in " \n") + 1

@@ -79,8 +79,8 @@ class TaskFolder:
 
 def find_leaves(name: str, folders: Iterable[TaskFolder]) -> tuple[Leaf, ...]:
     """The tasks that a name stands for: itself, a group's members, or a tag's tasks. Of several folders the first that has it
-    counts. Raises UnknownNameError with the nearest names."""
-    return _Names(folders).named(name, {}, ())
+    counts. Raises UnknownNameError with the nearest names, ConfigError for a task that is there in two ways."""
+    return _each_once(_Names(folders).named(name, {}, ()))
 
 
 def leaves_of(file: TaskFile, folders: Iterable[TaskFolder]) -> tuple[Leaf, ...]:
@@ -88,7 +88,19 @@ def leaves_of(file: TaskFile, folders: Iterable[TaskFolder]) -> tuple[Leaf, ...]
     name = file.config.get("group") or file.config.get("task")
     if not isinstance(name, str):
         raise ConfigError(f"{file.path}: names no task: expected the key `task` with a name; add it.")
-    return _Names(folders).expand(name, file, {}, ())
+    return _each_once(_Names(folders).expand(name, file, {}, ()))
+
+
+def _each_once(leaves: Iterable[Leaf]) -> tuple[Leaf, ...]:
+    """Each task once, as lm-eval has it, however many groups and tags it is in: twice the same items are no more evidence."""
+    found: dict[str, Leaf] = {}
+    for leaf in leaves:
+        if (known := found.setdefault(leaf.name, leaf)) != leaf:
+            raise ConfigError(
+                f"the task {leaf.name!r} is asked for twice and differently ({known.file.path}, {leaf.file.path}): one of the "
+                "groups or tags overrides what it says; give each way its own entry."
+            )
+    return tuple(found.values())
 
 
 # ------------------------------------------------------------------------------------------------ what a name means

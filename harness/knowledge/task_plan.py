@@ -175,6 +175,8 @@ def not_binary(metric: str, leaf: Leaf, names: Iterable[str], binary: Sequence[s
 
 def _shots(wanted: int | None, leaf: Leaf) -> int:
     own = leaf.config.get("num_fewshot")
+    if own is not None and own < 0:
+        raise ConfigError(f"{leaf.file.at('num_fewshot')}: num_fewshot is {own}, expected 0 or more; correct it.")
     if wanted is None:
         return int(own or 0)
     if own == 0 and wanted != 0:
@@ -198,7 +200,7 @@ def _example_split(config: Mapping[str, Any]) -> str | None:
 def _generation(leaf: Leaf) -> tuple[tuple[str, ...], int]:
     """The stop strings and the most new tokens. Raises ConfigError for what is not greedy generation."""
     options = leaf.config.get("generation_kwargs") or {}
-    sampled = options.get("do_sample", float(options.get("temperature", 0)) > 0)
+    sampled = options.get("do_sample", _number(leaf, "temperature", options.get("temperature", 0)) > 0)
     unknown = sorted(set(options) - {"until", *_SAMPLING, *_LENGTHS})
     if sampled or unknown:
         what = "samples its answers" if sampled else f"asks for {', '.join(unknown)}"
@@ -207,6 +209,23 @@ def _generation(leaf: Leaf) -> tuple[tuple[str, ...], int]:
             "because it repeats from run to run; change generation_kwargs in a task file of your own."
         )
     until = options.get("until", leaf.config.get("fewshot_delimiter", "\n\n"))
-    lengths = [int(options[key]) for key in _LENGTHS if options.get(key) is not None]
-    stop = [until] if isinstance(until, str) else until or []
-    return tuple(map(str, stop)), (lengths or [MAX_NEW_TOKENS])[0]
+    stop = [until] if isinstance(until, str) else [] if until is None else until
+    if not isinstance(stop, list) or not all(isinstance(text, str) for text in stop):
+        raise _wrong_option(leaf, "until", until, "a text or a list of texts")
+    lengths = [(key, options[key]) for key in _LENGTHS if options.get(key) is not None]
+    key, longest = (lengths or [("max_gen_toks", MAX_NEW_TOKENS)])[0]
+    if (n_tokens := _number(leaf, key, longest)) < 1:
+        raise _wrong_option(leaf, key, longest, "a whole number above 0")
+    return tuple(stop), int(n_tokens)
+
+
+def _number(leaf: Leaf, key: str, value: Any) -> float:
+    """A number of generation_kwargs, which may stand in quotes. Raises ConfigError."""
+    try:
+        return int(value) if key in _LENGTHS else float(value)
+    except (TypeError, ValueError) as error:
+        raise _wrong_option(leaf, key, value, "a whole number above 0" if key in _LENGTHS else "a number") from error
+
+
+def _wrong_option(leaf: Leaf, key: str, value: Any, expected: str) -> ConfigError:
+    return ConfigError(f"{leaf.file.at('generation_kwargs')}: {key} is {value!r}, expected {expected}; correct it.")

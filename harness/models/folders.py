@@ -56,6 +56,7 @@ def load_folder(
         check_family(folder, family)
         tokenizer = tokenizer_of(folder)
         module = _load_module(folder, family, auto, torch_dtype(dtype)).to(device)
+    _check_vocabulary(tokenizer, module, folder)
     return LoadedModel(
         module=module.eval().requires_grad_(False),
         tokenizer=tokenizer,
@@ -141,6 +142,17 @@ def check_round_trip(tokenizer: Any, folder: Path, alike: Callable[[str], str]) 
                 f"the tokenizer in {folder} does not give plain English back: expected {text!r}, came {came!r}; its scores "
                 "would be of other text. Take the model's original tokenizer."
             )
+
+
+def _check_vocabulary(tokenizer: Any, module: Any, folder: Path) -> None:
+    """Raise ModelError where the tokenizer writes plain English in tokens that the model does not have."""
+    n_known = module.get_input_embeddings().num_embeddings
+    highest = max(max(tokenizer.encode(text)) for text in PLAIN_ENGLISH)
+    if highest >= n_known:
+        raise ModelError(
+            f"the tokenizer in {folder} writes plain English with the token {highest}, the model knows {n_known} tokens: the "
+            "tokenizer is another model's; take the model's original one."
+        )
 
 
 def unchanged(text: str) -> str:

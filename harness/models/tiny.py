@@ -107,7 +107,7 @@ def make_tiny(folder: Path, architecture: str = "llama", *, seed: int = 0, adds_
         model = _AUTO[family].from_config(config, dtype=torch.float32)
     if architecture == "t5" and not {**sizes, **changes}["tie_word_embeddings"]:
         untie_head(model)
-    _fill(model, torch.Generator().manual_seed(seed))
+    fill(model, torch.Generator().manual_seed(seed))
     with quiet_transformers():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -133,7 +133,7 @@ def tiny_family(architecture: str) -> str:
     return next(family for family, table in TINY_OF_FAMILY.items() if architecture in table)
 
 
-def _fill(model: nn.Module, generator: torch.Generator) -> None:
+def fill(model: nn.Module, generator: torch.Generator) -> None:
     """Draw every parameter anew: matrices wide enough for sharp distributions, norms around 1, biases around 0."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -1,20 +1,28 @@
-"""What scorers do alike: refuse readings, read each place once, tell how far they are, sum up, refuse broken scores."""
+"""What scorers do alike: refuse readings and models that look ahead, read each place once, tell how far they are, sum up,
+refuse broken scores."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from harness.core.errors import ConfigError, ScoreError
+from harness.core.errors import ConfigError, ModelError, ScoreError
 from harness.models.loaded import LoadedModel
 from harness.scoring import Progress, Request, Score
 from harness.scoring.readout import TokenReading, read_logits
+
+AGREE_NATS = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.25}
+"""How near two ways of computing the same log-probabilities must be on a probe, or within ten times of what batching alone
+does to them."""
+
+_PROBE_TOKENS = 6
 
 
 def check_readings(groups: Sequence[Sequence[Request]], known: Collection[str], family: str) -> None:
@@ -25,6 +33,28 @@ def check_readings(groups: Sequence[Sequence[Request]], known: Collection[str], 
                 f"a model of family {family!r} can't score the reading {reading!r}: expected {' or '.join(map(repr, known))}; "
                 "take another task or another model."
             )
+
+
+def check_looks_left(model: LoadedModel, logits_of: Callable[[Tensor], Tensor], window: int) -> None:
+    """Raise ModelError when what a model says of a token changes with the tokens behind it: it would see each answer before it
+    is asked for one. ``logits_of`` feeds ids [rows, width] from left to right and gives [rows, width, vocabulary].
+
+    transformers loads some of these without a word: BertLMHeadModel without ``is_decoder`` in its config is one.
+    """
+    n_known = model.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    width = min(_PROBE_TOKENS, window)
+    n_same = width // 2
+    rows = torch.tensor([[(start * (i >= n_same) + 17 * i + 11) % n_known for i in range(width)] for start in (101, 203)])
+    with torch.inference_mode():
+        together, alone = (logits_of(ids.to(model.device))[:, :n_same].float().log_softmax(-1) for ids in (rows, rows[:1]))
+    moved_nats = float((together[0] - together[1]).abs().max())
+    noise_nats = float((together[0] - alone[0]).abs().max())
+    if moved_nats > max(AGREE_NATS[model.dtype], 10 * noise_nats):
+        raise ModelError(
+            f"{type(model.module).__name__} in {model.folder} looks ahead: what it says after {n_same} tokens changes by "
+            f"{moved_nats:.2g} nats with those behind them, so it would see each answer before it is asked. Expected a model "
+            "that reads from left to right; correct its config.json (is_decoder), or try another release of transformers."
+        )
 
 
 def read_places(

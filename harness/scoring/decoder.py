@@ -10,7 +10,7 @@ import numpy as np
 from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
 from harness.scoring import Progress, Reading, Request, Score
-from harness.scoring.answers import PartsDone, broken_score
+from harness.scoring.answers import AGREE_NATS, PartsDone, broken_score, check_looks_left
 from harness.scoring.encode import Encoded, window_tokens
 from harness.scoring.memory import Halving
 from harness.scoring.plain import BUDGET_TOKENS, score_plain
@@ -28,11 +28,6 @@ BATCH_TOKENS = 1024
 
 MAX_TRIE_NODES = 4096
 """A larger group is cut into several tries: a mask has nodes² entries."""
-
-_AGREE_NATS = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.25}
-"""How near tree and plain must be on the probe, or within ten times of what batching alone does to the plain scores.
-
-What a wrong mask or a missing cap does is far larger in trained models."""
 
 _ROPE_BY_BATCH = ("dynamic", "longrope")
 """Rotary scalings that depend on the longest row of a batch: such models are fed one request at a time."""
@@ -64,7 +59,8 @@ class DecoderScorer:
     ) -> None:
         if batch_tokens < 1:
             raise ConfigError(f"batch_tokens is {batch_tokens}: expected at least 1.")
-        config: Any = model.module.config
+        module: Any = model.module
+        config = module.config
         rope = getattr(config, "rope_parameters", None) or {}
         row_by_row = rope.get("rope_type") in _ROPE_BY_BATCH
         self._model = model
@@ -76,6 +72,7 @@ class DecoderScorer:
         self._shortest_stem = shortest_stem
         self._progress = progress
         self.tokens_fed = 0
+        check_looks_left(model, lambda ids: module(input_ids=ids, use_cache=False).logits, self._window)
         holds: set[Held] = set() if path == "plain" or (path == "auto" and row_by_row) else _what_holds(model, self._deepest)
         self.path: ScoringPath = path if path != "auto" else "tree" if "tree" in holds else "plain"
         self.keeps_stems = "stems" in holds
@@ -131,14 +128,17 @@ def _score(readings: Sequence[TokenReading], request: Request, model: LoadedMode
 
 
 def _what_holds(model: LoadedModel, deepest: int) -> set[Held]:
-    """Whether the tree path, and stems on it, give this model's plain scores on a probe with branches, roots and padding."""
+    """Whether the tree path, and stems on it, give this model's plain scores on a probe with branches, roots and padding.
+
+    What a wrong mask or a missing cap does is far larger in trained models than ``AGREE_NATS``.
+    """
     groups = _probe(model.module.get_input_embeddings().num_embeddings, deepest)  # type: ignore[operator]
     tries = [trie for group, requests in enumerate(groups) for trie in make_tries(group, requests, max_nodes=MAX_TRIE_NODES)]
     requests = [request for group in groups for request in group]
     plain = score_plain(model, requests)
     noise_nats = _largest_difference(plain, score_plain(model, requests, budget_tokens=1))
     # weights ruined by compression multiply rounding errors
-    tolerance_nats = max(_AGREE_NATS[model.dtype], 10 * noise_nats)
+    tolerance_nats = max(AGREE_NATS[model.dtype], 10 * noise_nats)
     engine = TreeEngine(model, budget_tokens=MAX_TRIE_NODES)
     ways: dict[Held, list[Stem]] = {"tree": find_stems(tries, None), "stems": find_stems(tries, 2)}
     return {held for held, stems in ways.items() if _agrees(engine, tries, stems, plain, tolerance_nats)}

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
 from harness.scoring import Progress, Reading, Request, Score
-from harness.scoring.answers import GroupsDone, check_readings, read_places, sum_up
+from harness.scoring.answers import AGREE_NATS, GroupsDone, check_readings, read_places, sum_up
 from harness.scoring.encode import window_tokens
 from harness.scoring.gap import Sentence, read_sentences
 from harness.scoring.memory import Halving
@@ -32,9 +32,6 @@ from harness.scoring.rows import RowPlan, Rows, plan_rows
 
 BATCH_TOKENS = 2048
 """Tokens fed at once: enough to keep a core busy, small enough for its caches (measured on tiny models)."""
-
-_AGREE_NATS = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.25}
-"""How near the head at chosen places must be to the head at all of them, on a probe."""
 
 
 class EncoderScorer:
@@ -175,4 +172,4 @@ def _head_runs_anywhere(model: LoadedModel) -> bool:
                 chosen = module(input_ids=ids).logits[0].float().log_softmax(-1)
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
             return False  # a head that wants whole rows says so in many ways
-    return chosen.shape == whole.shape and bool((chosen - whole).abs().max() <= _AGREE_NATS[model.dtype])
+    return chosen.shape == whole.shape and bool((chosen - whole).abs().max() <= AGREE_NATS[model.dtype])

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutput
 
 from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
 from harness.models.seq2seq import decoder_start
 from harness.scoring import Progress, Reading, Request, Score
-from harness.scoring.answers import GroupsDone, check_readings, read_places, sum_up
+from harness.scoring.answers import GroupsDone, check_looks_left, check_readings, read_places, sum_up
 from harness.scoring.encode import window_tokens
 from harness.scoring.memory import Halving
 from harness.scoring.pairs import Pair, encode_pairs
@@ -48,6 +47,7 @@ class Seq2SeqScorer:
         self._progress = progress
         self._halving, self._decoder_halving = Halving(), Halving()
         self.tokens_fed = 0
+        check_looks_left(model, self._after_one_token, self._window)
 
     def score(self, groups: Sequence[Sequence[Request]]) -> list[list[Score]]:
         """The scores of each group's requests, in order. Raises ConfigError, ScoreError, ModelError without sentinels."""
@@ -94,7 +94,8 @@ class Seq2SeqScorer:
                 rows.setdefault((row, (self._start, *pairs[index].target[:-1])), []).append(index)
         ids, mask = self._padded(contexts)
         module: Any = self._model.module
-        states: Any = module.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        encoded: Any = module.get_encoder()(input_ids=ids, attention_mask=mask)
+        states, as_output = encoded.last_hidden_state, type(encoded)  # models of experts want their own kind of output back
         keys = list(rows)
         for batch in plan_batches([ids.shape[1] + len(fed) for _, fed in keys], budget_tokens=self._batch_tokens):
 
@@ -102,7 +103,7 @@ class Seq2SeqScorer:
                 of_rows = torch.tensor([context for context, _ in chosen], device=self._model.device)
                 fed, _ = self._padded([fed for _, fed in chosen])  # the decoder never looks right: its padding needs no mask
                 logits = module(
-                    encoder_outputs=BaseModelOutput(last_hidden_state=states[of_rows]),
+                    encoder_outputs=as_output(last_hidden_state=states[of_rows]),
                     attention_mask=mask[of_rows],
                     decoder_input_ids=fed,
                     use_cache=False,
@@ -114,6 +115,13 @@ class Seq2SeqScorer:
             self._decoder_halving.feed([keys[position] for position in batch], _decoded_tokens, decode)
         self.tokens_fed += sum(map(len, contexts)) + sum(len(fed) for _, fed in keys)
         return [None] * len(contexts)
+
+    def _after_one_token(self, fed: Tensor) -> Tensor:
+        """The logits of what the decoder is fed, when the encoder got the decoder's start token."""
+        module: Any = self._model.module
+        context = torch.full((len(fed), 1), self._start, device=fed.device)
+        logits: Tensor = module(input_ids=context, decoder_input_ids=fed, use_cache=False).logits
+        return logits
 
     def _padded(self, rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         """Rows side by side, padded on the right, and which tokens are not padding."""

@@ -36,6 +36,12 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         shelf.load("4bit-rtm")
 
 
+def test_a_shelf_can_be_asked_whether_it_has_a_name() -> None:
+    shelf = Shelf("thing", {"good": "math:pi"})
+    assert "good" in shelf
+    assert "bad" not in shelf
+
+
 def test_a_shelf_imports_only_what_is_asked_for() -> None:
     shelf = Shelf("thing", {"good": "math:pi", "broken": "no_such_package_xyz.mod:x"})
     assert shelf.load("good") > 3

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.core.errors import ConfigError, DownloadError, ScoreError, UnknownNameError
+from harness.core.errors import ConfigError, DownloadError, FileFormatError, ScoreError, UnknownNameError
 from harness.core.records import Item
 from harness.knowledge import KNOWLEDGE
 from harness.knowledge.lm_eval import LmEval
@@ -125,6 +125,15 @@ def test_multiple_choice_asks_each_option_after_the_prompt(make: Make) -> None:
     assert (info.pooled, info.limit, info.excluded) == (True, None, {})
     assert info.tie_rule.startswith("lm-eval's")
     assert info.protocol.endswith("acc, 0-shot")
+
+
+def test_always_saying_no_is_a_majority_whatever_stands_before_it(make: Make) -> None:
+    """As in super_glue's multirc, whose options repeat the answer in question: "no" is right in three documents of six."""
+    options = "{{ [options[0] + '? yes', options[0] + '? no'] }}"
+    task = make(changes={"doc_to_choice": options, "doc_to_target": "{{ 0 if answer == 0 else 1 }}"})
+    info, items = task.build(BUILT_FOR)
+    assert items[0].options == ("Rome? yes", "Rome? no")
+    assert (info.chance, info.majority) == (1 / 2, 3 / 6)
 
 
 def test_generation_asks_prompts_and_takes_every_accepted_answer(make: Make) -> None:
@@ -303,6 +312,16 @@ def changed_rows(folder: Path, split: str) -> None:
     write_rows(folder, split, [{**row, "question": row["question"].upper()} for row in QUESTIONS])
 
 
+def test_a_task_that_is_in_a_group_more_than_once_is_asked_once(folder: Path) -> None:
+    write_task(folder, {**CHOICE, "task": "one", "tag": "tagged"}, "one.yaml")
+    write_task(folder, {"group": "inner", "task": ["one"]}, "inner.yaml")
+    write_task(folder, {"group": "outer", "task": ["one", "inner", "tagged", "one"]}, "outer.yaml")
+    assert len(built(LmEval(task="outer", metric="acc", include=folder))) == len(QUESTIONS)
+    write_task(folder, {"group": "outer", "task": ["one", {"task": "one", "num_fewshot": 2}]}, "outer.yaml")
+    with pytest.raises(ConfigError, match="the task 'one' is asked for twice and differently"):
+        built(LmEval(task="outer", metric="acc", include=folder))
+
+
 def test_the_digest_is_the_same_for_the_same_task_wherever_it_lies(make: Make, folder: Path, tmp_path_factory: Any) -> None:
     other = tmp_path_factory.mktemp("other")
     for split in ("test", "train"):
@@ -408,9 +427,42 @@ def test_sampled_generation_is_refused(options: dict[str, Any], words: str, make
         make(GENERATION, metric="exact_match", changes={"generation_kwargs": options}).kind  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_gen_toks": "many"}, r"task.yaml:\d+: max_gen_toks is 'many', expected a whole number above 0"),
+        ({"max_gen_toks": 0}, "max_gen_toks is 0, expected a whole number above 0"),
+        ({"temperature": "hot"}, "temperature is 'hot', expected a number"),
+        ({"until": 5}, "until is 5, expected a text or a list of texts"),
+        ({"until": ["\n", None]}, r"until is \['\\n', None\], expected a text or a list of texts"),
+    ],
+)
+def test_a_mistake_in_how_to_generate_is_named(options: dict[str, Any], words: str, make: Make) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make(GENERATION, metric="exact_match", changes={"generation_kwargs": options}).kind  # noqa: B018
+
+
+def test_a_length_may_be_written_as_lm_eval_reads_it(make: Make) -> None:
+    task = make(GENERATION, metric="exact_match", changes={"generation_kwargs": {"max_tokens": "12", "until": None}})
+    [prompt] = task.requests(built(task)[0])
+    assert isinstance(prompt, Prompt)
+    assert (prompt.max_new_tokens, prompt.stop) == (12, ())
+
+
 def test_an_unknown_filter_is_refused_with_those_that_there_are(make: Make) -> None:
     with pytest.raises(UnknownNameError, match=r"'bear': did you mean 'bare'\? Known: bare, first-word"):
         make(GENERATION, metric="exact_match", filter="bear").kind  # noqa: B018
+
+
+def test_fewer_than_no_examples_are_refused(make: Make) -> None:
+    with pytest.raises(ConfigError, match=r"task.yaml:\d+: num_fewshot is -2, expected 0 or more"):
+        make(changes={"num_fewshot": -2}).kind  # noqa: B018
+
+
+def test_a_data_file_without_rows_is_named(make: Make, folder: Path) -> None:
+    write_rows(folder, "test", [])
+    with pytest.raises(FileFormatError, match=r"test.jsonl can't be read as json"):
+        built(make())
 
 
 def test_examples_for_a_task_that_forbids_them_are_refused(make: Make) -> None:

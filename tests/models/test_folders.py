@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,16 @@ def test_an_unknown_architecture_is_refused(family: str, tmp_path: Path) -> None
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "nonesuch"}))
     with pytest.raises(ModelError, match="can't load"):
         MODELS.load(family)().load(folder, device="cpu")
+
+
+@pytest.mark.parametrize(("architecture", "other"), [("llama", "roberta"), ("bert", "roberta")])
+def test_a_tokenizer_with_tokens_that_the_model_lacks_is_refused(architecture: str, other: str, tmp_path: Path) -> None:
+    """On a CPU it would end in an index error, on a GPU in an assertion that takes the whole process with it."""
+    folder, donor = make_tiny(tmp_path / "model", architecture), make_tiny(tmp_path / "other", other)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(donor / name, folder / name)
+    config = json.loads((folder / "config.json").read_text())
+    family = family_of(AutoConfig.for_model(config["model_type"]))
+    words = rf"the tokenizer in .* writes plain English with the token \d+, the model knows {config['vocab_size']} tokens"
+    with pytest.raises(ModelError, match=words):
+        MODELS.load(family)().load(folder, device="cpu", dtype="float32")

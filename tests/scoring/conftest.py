@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import torch
 
 from harness.models import MODELS
 from harness.models.decoder import Decoder
 from harness.models.loaded import LoadedModel
 from harness.models.sources import ResolvedModel
-from harness.models.tiny import make_tiny, tiny_family
+from harness.models.tiny import fill, make_tiny, tiny_family
 
 MakeModel = Callable[..., LoadedModel]
 
@@ -28,6 +30,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Callable[[Callable[[], Any]], Any]:
+    """Fills the model that a function makes as the tiny models are filled, and leaves the global generator as it was."""
+
+    def draw(make: Callable[[], Any]) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            module = make()
+        fill(module, torch.Generator().manual_seed(0))
+        return module.eval().requires_grad_(False)
+
+    return draw
 
 
 @pytest.fixture(scope="session")

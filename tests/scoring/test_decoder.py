@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from transformers import BertConfig, BertLMHeadModel
 
-from harness.core.errors import ConfigError, ScoreError
+from harness.core.errors import ConfigError, ModelError, ScoreError
 from harness.models.decoder import Decoder
 from harness.models.loaded import LoadedModel
 from harness.models.tiny import TINY
@@ -304,6 +307,19 @@ def test_a_continuation_without_tokens_is_refused(request_: Request, tiny_model:
 def test_a_continuation_longer_than_the_window_is_refused(tiny_model: MakeModel) -> None:
     with pytest.raises(ScoreError, match="expected 1 to 128"):
         DecoderScorer(tiny_model("gpt2")).score([[Request("a", "xyz" * 200)]])
+
+
+@pytest.mark.parametrize("path", ["auto", "plain"])
+def test_a_model_that_looks_ahead_is_refused(path: Any, tiny_model: MakeModel, drawn: Any) -> None:
+    """transformers loads BERT's head for language modelling so, unless its config says ``is_decoder``."""
+    llama = tiny_model("llama")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = BertConfig(vocab_size=len(llama.tokenizer), **sizes)
+    both_ways = drawn(lambda: BertLMHeadModel(config))
+    left_only = drawn(lambda: BertLMHeadModel(BertConfig(**{**config.to_dict(), "is_decoder": True})))
+    with pytest.raises(ModelError, match=r"BertLMHeadModel in .* looks ahead: what it says after 3 tokens changes"):
+        DecoderScorer(replace(llama, module=both_ways), path=path)
+    assert DecoderScorer(replace(llama, module=left_only), path=path).score(MIXED[:1])
 
 
 def test_a_budget_below_one_token_is_refused(tiny_model: MakeModel) -> None:

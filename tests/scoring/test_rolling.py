@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.core.errors import ScoreError
+from harness.core.errors import ConfigError, ScoreError
 from harness.models.loaded import LoadedModel
 from harness.scoring import Request, identity_of
 from harness.scoring.decoder import DecoderScorer
@@ -28,6 +29,7 @@ def rolling(text: str) -> Request:
     return Request("", text, reading="rolling")
 
 
+@settings(deadline=None)  # the first call imports lm-eval
 @given(n=st.integers(1, 60), window=st.integers(1, 20))
 def test_windows_are_lm_evals(n: int, window: int) -> None:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noqa: TID251 - the reference
@@ -74,3 +76,18 @@ def test_a_text_without_tokens_is_refused(tiny_model: MakeModel) -> None:
 
 def test_decoders_can_read_rolling_texts() -> None:
     assert identity_of("rolling", "decoder") == "rolling/1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "able"),
+    [
+        ("continuation", "encoder", "decoder, seq2seq"),
+        ("generation", "encoder", "decoder, seq2seq"),
+        ("rolling", "encoder", "decoder"),
+        ("rolling", "seq2seq", "decoder"),
+    ],
+)
+def test_what_a_family_can_not_give_names_those_that_can(kind: Any, family: str, able: str) -> None:
+    words = f"the task asks for '{kind}', which a model of family '{family}' can't give; families that can: {able}. Take"
+    with pytest.raises(ConfigError, match=words):
+        identity_of(kind, family)

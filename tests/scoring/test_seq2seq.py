@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from transformers import SwitchTransformersConfig, SwitchTransformersForConditionalGeneration
 
 from harness.core.errors import ConfigError, ModelError, ScoreError
 from harness.models.loaded import LoadedModel
@@ -132,12 +134,12 @@ def test_bfloat16_is_near_the_float32_scores(tiny_model: MakeModel) -> None:
 
 def test_the_encoder_reads_each_context_once_and_the_decoder_each_target_once(tiny_model: MakeModel) -> None:
     model = tiny_model("t5")
+    blank, again = Seq2SeqScorer(model), Seq2SeqScorer(model)
     seen: list[int] = []
     hook = model.module.get_submodule("encoder").register_forward_hook(
         lambda _m, _a, given, out: seen.append(len(out[0])), with_kwargs=True
     )
     try:
-        blank, again = Seq2SeqScorer(model), Seq2SeqScorer(model)
         options = [Request("The capital of France is", f" {word}", ".", "blank") for word in ("the", "is", "of")]
         blank.score([options, options])
         assert seen == [1]
@@ -217,6 +219,26 @@ def test_a_score_that_is_not_finite_is_an_error(value: float, tiny_model: MakeMo
         model.module.get_parameter("decoder.block.1.layer.2.DenseReluDense.wo.weight")[0, 0] = value
     with pytest.raises(ScoreError, match=r"is nan: the weights of T5ForConditionalGeneration or its dtype \(float32\)"):
         Seq2SeqScorer(model).score(SENTENCES)
+
+
+def test_a_decoder_that_looks_ahead_is_refused(tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As UMT5's does in transformers 5.17."""
+    sees_all = torch.zeros(1, 1, 1, 1)
+    monkeypatch.setattr("transformers.models.t5.modeling_t5.create_causal_mask", lambda **_: sees_all)
+    with pytest.raises(ModelError, match=r"T5ForConditionalGeneration in .* looks ahead"):
+        Seq2SeqScorer(tiny_model("t5"))
+
+
+def test_a_model_of_experts_gets_its_own_kind_of_encoder_output_back(tiny_model: MakeModel, drawn: Any) -> None:
+    t5 = tiny_model("t5")
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "num_experts": 2}
+    config = SwitchTransformersConfig(vocab_size=len(t5.tokenizer), decoder_start_token_id=0, n_positions=128, **sizes)
+    model = replace(t5, module=drawn(lambda: SwitchTransformersForConditionalGeneration(config)))
+    scorer = Seq2SeqScorer(model)
+    flat = [(score.loglik_nats, score.is_greedy) for group in scorer.score(CONTINUATIONS) for score in group]
+    for (loglik, greedy), (expected, expected_greedy) in zip(flat, lm_eval_scores(model, CONTINUATIONS), strict=True):
+        assert loglik == pytest.approx(expected, abs=1e-3)
+        assert greedy == expected_greedy
 
 
 def test_a_budget_below_one_token_is_refused(tiny_model: MakeModel) -> None:

@@ -118,6 +118,21 @@ def test_a_regression_wins_then_invalid_then_inconclusive_and_no_result_never_pa
     assert all(f"| {name} | " in shown for name in codes)
 
 
+@pytest.mark.parametrize("legs", ["", "[]"])
+def test_without_a_plan_nothing_passes(workflows: Workflows, tmp_path: Path, legs: str) -> None:
+    script = script_of(workflows, "verdict", "One verdict over all models")
+    given = {**os.environ, "LEGS": legs, "GITHUB_STEP_SUMMARY": "shown.md"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 11, done.stderr
+    assert "INVALID" in (tmp_path / "shown.md").read_text()
+
+
+def test_the_verdict_is_left_out_for_forks_only(workflows: Workflows) -> None:
+    """GitHub counts a skipped job as passed, so a plan that failed must not skip it."""
+    condition = workflows["gate.yml"]["jobs"]["verdict"]["if"]
+    assert condition == "${{ !cancelled() && (needs.plan.result != 'success' || needs.gate.result != 'skipped') }}"
+
+
 # ------------------------------------------------------------------------------------------------ the first job
 
 
