@@ -11,7 +11,7 @@ from harness.core.errors import DownloadError
 from harness.execution.matrix import read_matrix
 from harness.execution.store import Store
 
-if not settings.default.derandomize:  # in CI hypothesis has a profile of its own; a busy machine is no mistake either way
+if not settings().derandomize:  # in CI hypothesis has a profile of its own; a busy machine is no mistake either way
     settings.register_profile("desk", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("desk")
 
