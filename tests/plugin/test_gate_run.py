@@ -272,6 +272,17 @@ def test_a_crash_is_invalid_and_leaves_no_older_result(gated: pytest.Pytester, m
     assert (gated.path / "reports/latest/records/tiny_none_none/failure.json").exists()
 
 
+def test_a_run_that_is_stopped_says_what_is_kept(gated: pytest.Pytester) -> None:
+    gated.makeconftest(
+        "import harness.plugin.session as s\ndef stop(*a, **k):\n    raise KeyboardInterrupt\ns.measure_cell = stop\n"
+    )
+    result = gated.runpytest_subprocess("suites", "-k", "tiny_4bit")
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["harness: stopped; finished rounds are stored*"])
+    record = gated.path / "reports/latest/records/tiny_4bit-rtn_none/failure.json"
+    assert "measuring did not finish" in record.read_text()
+
+
 def test_a_report_folder_that_can_not_be_written_is_one_sentence(gated: pytest.Pytester) -> None:
     (gated.path / "taken").write_text("a file")
     result = run(gated, "suites", "-k", "tiny_none", "--harness-report-dir", "taken")
