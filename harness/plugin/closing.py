@@ -98,6 +98,8 @@ class Closing:
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             hint = hint or self._nothing_selected()
         write_summary(terminalreporter, list(self._verdicts.values()), self._report, hint)
+        if exitstatus == pytest.ExitCode.INTERRUPTED and self._config.stash[MATRICES]:
+            terminalreporter.line("harness: stopped; finished rounds are stored and will not be measured again.")
 
     def _stopped_at_failures(self) -> bool:
         """Whether xdist ended the run at its -x or --maxfail, which it tells as if the user had stopped it."""

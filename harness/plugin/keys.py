@@ -22,6 +22,9 @@ SESSION = pytest.StashKey[Any]()
 VERDICT = pytest.StashKey[Verdict]()
 OF_CELL = pytest.StashKey[tuple[Verdict, ...]]()
 
+_WORKER_DIED = "???"
+"""When a report of xdist's controller is that of a test under which a worker died."""
+
 
 def settings_of(config: pytest.Config) -> Settings:
     """The settings, read when they are first needed: other projects' runs have no business with them."""
@@ -68,7 +71,8 @@ def mark_crashed(report: pytest.TestReport) -> None:
 
 def has_crashed(report: pytest.TestReport) -> bool:
     """Whether a case ended without a verdict: in an error of its own, or with xdist's worker under it."""
-    is_lost = report.when == "???" and CASE.search(report.nodeid) is not None  # xdist's word for a worker that died
+    when: str | None = report.when
+    is_lost = when == _WORKER_DIED and CASE.search(report.nodeid) is not None
     return is_lost or getattr(report, "harness_crashed", False)
 
 

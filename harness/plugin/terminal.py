@@ -36,25 +36,23 @@ def make_progress(config: pytest.Config) -> Progress:
     which they share with the controller."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     capture = config.pluginmanager.get_plugin("capturemanager")
-    worker = getattr(config, "workerinput", None)  # a worker has a reporter, too, which nobody sees
-    if worker is None and reporter is None:  # `-p no:terminal`
-        return Progress(write=_nowhere, is_tty=False)
+    name = getattr(config, "workerinput", {}).get("workerid")  # a worker has a reporter, too, which nobody sees
+
+    def to_terminal(text: str) -> None:
+        if reporter is not None:  # None: `-p no:terminal`
+            reporter._tw.write(text, flush=True)
+
+    def from_worker(text: str) -> None:
+        sys.stderr.write(f"[{name}] {text}")
+        sys.stderr.flush()
 
     def write(text: str) -> None:
         with nullcontext() if capture is None else capture.global_and_fixture_disabled():
-            if worker is None:
-                reporter._tw.write(text, flush=True)
-            else:
-                sys.stderr.write(f"[{worker['workerid']}] {text}")
-                sys.stderr.flush()
+            (to_terminal if name is None else from_worker)(text)
 
-    if worker is None:
+    if name is None and reporter is not None:
         reporter.ensure_newline()
-    return Progress(write=write, is_tty=worker is None and bool(reporter.isatty))
-
-
-def _nowhere(text: str) -> None:
-    del text
+    return Progress(write=write, is_tty=name is None and reporter is not None and bool(reporter.isatty))
 
 
 def write_summary(reporter: pytest.TerminalReporter, verdicts: list[Verdict], report: Path | None, hint: str | None) -> None:

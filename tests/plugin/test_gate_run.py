@@ -167,14 +167,13 @@ def test_a_cell_stays_on_one_worker_under_xdist(gated: pytest.Pytester) -> None:
 
 
 def test_a_pool_that_regressed_counts_although_its_case_was_not_selected(gated: pytest.Pytester, write_matrix) -> None:
-    """Its tasks' guards alone may let through what stopped the cell."""
+    """A red pool cuts its tasks off, which alone are then INCONCLUSIVE and let the commit through."""
     write_matrix(bits=2)
     policy = gated.path / "suites" / "policy.toml"
     policy.write_text(policy.read_text().replace("m0 = 0.01\nm1_floor = 0.05", "m0 = 0.4\nm1_floor = 0.45"))
     result = run(gated, "suites", "-k", "tiny_4bit and facts and not pooled")
     assert result.ret == 1, result.stdout.str()
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["REGRESSED *tiny_4bit-rtn_none-pooled *"])
+    result.stdout.fnmatch_lines(["INCONCLUSIVE *tiny_4bit-rtn_none-facts *", "REGRESSED *tiny_4bit-rtn_none-pooled *"])
     assert report_of(gated)["run"]["exit_code"] == 1
 
 
@@ -270,6 +269,17 @@ def test_a_crash_is_invalid_and_leaves_no_older_result(gated: pytest.Pytester, m
     assert result.ret == 11
     result.stdout.fnmatch_lines(["*measuring crashed (RuntimeError: CUDA out of memory)*"])
     assert (gated.path / "reports/latest/records/tiny_none_none/failure.json").exists()
+
+
+def test_a_run_that_is_stopped_says_what_is_kept(gated: pytest.Pytester) -> None:
+    gated.makeconftest(
+        "import harness.plugin.session as s\ndef stop(*a, **k):\n    raise KeyboardInterrupt\ns.measure_cell = stop\n"
+    )
+    result = gated.runpytest_subprocess("suites", "-k", "tiny_4bit")
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["harness: stopped; finished rounds are stored*"])
+    record = gated.path / "reports/latest/records/tiny_4bit-rtn_none/failure.json"
+    assert "measuring did not finish" in record.read_text()
 
 
 def test_a_report_folder_that_can_not_be_written_is_one_sentence(gated: pytest.Pytester) -> None:
