@@ -112,8 +112,7 @@ class Flips(Sequence[Flip]):
     @property
     def open(self) -> np.ndarray:
         """Which of them have more than a row to show: scores of their options, or a generated answer."""
-        sides = ((self.run.outcomes, self.here), (self.pair.reference, self.there))
-        return np.logical_or(*(_kept_more(outcomes)[places] for outcomes, places in sides))
+        return np.asarray(_kept_more(self.run.outcomes)[self.here] | _kept_more(self.pair.reference)[self.there])
 
     @property
     def there(self) -> np.ndarray:
