@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.baseline import Place, WriteMode
-from harness.baseline.command import DATA_VARIABLE, DEFAULT_BASELINES, DEFAULT_DEVICE, DEFAULT_PROFILE
+from harness.baseline.command import DATA_VARIABLE, DEFAULT_BASELINES, DEFAULT_DEVICE, DEFAULT_PROFILE, Place
 from harness.core.errors import ConfigError
-from harness.gate import Mode
+
+if TYPE_CHECKING:  # every pytest run loads this module; the gate and SciPy only where a cell is judged
+    from harness.baseline import WriteMode
+    from harness.gate import Mode
+
+POLICIES = ("commit", "release")
+WRITE_MODES = ("check", "add-new", "update")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--harness-policy",
         default="commit",
-        choices=get_args(Mode),
+        choices=POLICIES,
         help="what fails: regressions and invalid runs (commit), inconclusive ones too (release)",
     )
     group.addoption("--harness-report-dir", metavar="DIR", help="where the report goes (default: reports/latest)")
@@ -69,7 +74,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--harness-baselines",
         default="check",
-        choices=get_args(WriteMode),
+        choices=WRITE_MODES,
         help="check against the stored baselines (default), add those that are missing, or replace them",
     )
     group.addoption(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -15,12 +14,7 @@ _DEPTH = 7
 
 def _fields(view: Any) -> dict[str, Any]:
     """A view's fields by name, one level deep."""
-    return {name: getattr(view, name) for name in _names(type(view))}
-
-
-@cache
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+    return {field.name: getattr(view, field.name) for field in fields(view)}
 
 
 encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, default=_fields).encode

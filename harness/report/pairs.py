@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, overload
@@ -85,12 +85,8 @@ class Flips(Sequence[Flip]):
         return next(iter(self.only(kept[None])))
 
     def __iter__(self) -> Iterator[Flip]:
-        return self.of_items(self.items())
-
-    def of_items(self, items: Iterable[Item]) -> Iterator[Flip]:
-        """The flips of their ``items``, where these were read already."""
         now, was = self.run.outcomes, self.pair.reference
-        for item, i, j in zip(items, self.here.tolist(), self.there.tolist(), strict=True):
+        for item, i, j in zip(self.items(), self.here.tolist(), self.there.tolist(), strict=True):
             yield Flip(
                 item=item,
                 lost=bool(was.correct[j]),
@@ -112,8 +108,7 @@ class Flips(Sequence[Flip]):
     @property
     def open(self) -> np.ndarray:
         """Which of them have more than a row to show: scores of their options, or a generated answer."""
-        sides = ((self.run.outcomes, self.here), (self.pair.reference, self.there))
-        return np.logical_or(*(_kept_more(outcomes)[places] for outcomes, places in sides))
+        return np.asarray(_kept_more(self.run.outcomes)[self.here] | _kept_more(self.pair.reference)[self.there])
 
     @property
     def there(self) -> np.ndarray:
@@ -128,8 +123,6 @@ class Flips(Sequence[Flip]):
     def items(self) -> list[Item]:
         """Their items; the others may stay in their file."""
         items, places = self.run.items, self.here.tolist()
-        if not places:
-            return []
         return items.take(places) if isinstance(items, StoredItems) else [items[i] for i in places]
 
 

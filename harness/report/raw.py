@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
-from itertools import compress, repeat
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ def _columns(found: Flips, scored: np.ndarray) -> dict[str, Iterable[str]]:
     """Flips as columns of JSON text; ``scored`` says which of them have their options."""
     items, now, was = found.items(), found.run.outcomes, found.pair.reference
     here, there = found.here, found.there
-    options = (encode(_options(flip)) for flip in found.only(scored).of_items(compress(items, scored)))
+    options = (encode(_options(flip)) for flip in found.only(scored))
     return {
         "item": (quote(item.id) for item in items),
         "digest": (quote(now.digests[i]) for i in here.tolist()),
