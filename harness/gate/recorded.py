@@ -21,7 +21,8 @@ from harness.gate.comparison import Comparison, compare
 from harness.gate.decision import Unit
 from harness.gate.judge import judge, judgings, undecided
 from harness.gate.policy import Family, Policy
-from harness.gate.simulation import Bounds, Fates, SimulatedCell, SimulatedTask, bounds_of
+from harness.gate.simulation import Fates, SimulatedCell, SimulatedTask, bounds_of
+from harness.stats.boundaries import Bounds
 from harness.stats.recompression import draw_shifts
 from harness.stats.sequential import round_ends
 

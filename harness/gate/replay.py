@@ -45,11 +45,12 @@ def check_unchanged(recorded: Recorded) -> Check:
 def check_aa_runs(recorded: Recorded, rng: np.random.Generator) -> Check:
     """The A/A runs that the baseline tells, with the flips that they had, on items chosen at random: never red."""
     noise = recorded.last.record.noise
+    runs = noise.runs if noise is not None else ()
     found = []
-    for told in noise.runs if noise is not None else ():
+    for told in runs:
         changed = {}
         for name, task in recorded.run.runs.items():
-            loss = round((noise.runs[0].accuracy[name] - told.accuracy[name]) * len(task.outcomes))
+            loss = round((runs[0].accuracy[name] - told.accuracy[name]) * len(task.outcomes))
             lost, gained = (told.n_flips[name] + loss) // 2, (told.n_flips[name] - loss) // 2
             changed[name] = _flipped(task.outcomes.correct, lost, gained, rng)
         run = recorded.candidate(changed, recorded.random_order(rng))
@@ -195,4 +196,4 @@ def _steps(
     trails = [one.trail(chosen) for one, chosen in zip(compared, kept, strict=True)]
     rounds = len(round_ends(1))
     counts = np.array([[trail.n_lost for trail in trails], [trail.n_gained for trail in trails]]).reshape(2, -1, rounds)
-    return np.diff(counts, axis=-1, prepend=0)
+    return np.asarray(np.diff(counts, axis=-1, prepend=0))

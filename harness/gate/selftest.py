@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -19,11 +21,8 @@ LOSSES = (0.005, 0.01, 0.02, 0.05)
 
 _INTERVAL = 0.95
 _BLOCK = 5000
-_REPLAYED = 3
-"""Simulated commits of each loss that are fed and judged as records too."""
-
 Tell = Callable[[int, int], None]
-"""Told how many steps are done, of how many."""
+"""Told how many cells are done, of how many."""
 
 
 @record
@@ -86,47 +85,24 @@ def self_test(
     seed: int,
     flips: float | None = None,
     untested: Mapping[str, str] | None = None,
+    n_replayed: int = 3,
     tell: Tell | None = None,
 ) -> SelfTest:
-    """Everything about at least one cell of a profile. ``flips``: the share of items that flip when nothing changed; None for
-    each task's f_ref. A cell's numbers depend on the seed and its place only."""
-    policy, kinds = cells[0].policy, len(LOSSES) + 2
-    n_steps = len(cells) * (kinds + 2)
+    """Everything about at least one cell of a profile.
 
-    def step_done(n_done: int) -> None:
-        if tell is not None:
-            tell(n_done, n_steps)
-
-    commits: dict[str, _Commits] = {}
-    rates: list[CellRates] = []
-    checks: list[Check] = []
+    ``flips``: the share of items that flip when nothing changed; None for each task's f_ref. ``n_replayed`` commits of each
+    loss are fed and judged as records too. A cell's numbers depend on the seed, the cell and its place only.
+    """
+    policy, found = cells[0].policy, []
     for index, recorded in enumerate(cells):
-        rng, done = np.random.default_rng([seed, index]), index * (kinds + 2)
-        step_done(done)
-        units = recorded.units()
-        simulated = simulated_cell(recorded, units, flips)
-        exact = tuple(one for at, anchor in enumerate(units) for one in unit_rates(recorded, anchor, simulated, at, flips))
-        tolerated = min((one.m0 for one in exact), default=0.0)
-        found: dict[float, _Commits] = {}
-        for step, (name, loss) in enumerate(_kinds(tolerated).items()):
-            step_done(done + 1 + step)
-            if loss not in found:
-                found[loss] = _simulate(recorded, units, simulated, Injection(loss, flips), n_commits=n_commits, rng=rng)
-            commits[name] = commits[name].and_also(found[loss]) if name in commits else found[loss]
-        step_done(done + 1 + kinds)
-        checks += _checks(recorded, units, simulated, flips, rng)
-        rates.append(
-            CellRates(
-                cell=recorded.id,
-                n_items=simulated.n_items,
-                anchors=tuple(one.anchor for one in units),
-                at_full_n=any(unit.spread.sigma > 0 for one in units for unit in one.all.values()),
-                tolerated=tolerated,
-                losses=tuple(found[loss].rates(loss) for loss in _kinds(tolerated).values()),
-                units=exact,
-            )
-        )
-    step_done(n_steps)
+        if tell is not None:
+            tell(index, len(cells))
+        of_cell = _Asked(n_commits, flips, n_replayed, np.random.default_rng([seed, index]))
+        found.append(_test_cell(recorded, of_cell))
+    if tell is not None:
+        tell(len(cells), len(cells))
+    rates = [one.rates for one in found]
+    commits = {name: reduce(_Commits.and_also, (one.commits[name] for one in found)) for name in found[0].commits}
     told = _kinds(max(one.tolerated for one in rates))
     of_units = (promise for cell in rates for one in cell.units for promise in unit_promises(cell.cell, one, policy))
     return SelfTest(
@@ -140,9 +116,55 @@ def self_test(
         commits=tuple(commits[name].rates(loss) for name, loss in told.items()),
         cells=tuple(rates),
         promises=(*commit_promises(policy, {name: one.red for name, one in commits.items()}), *of_units),
-        checks=merged(checks),
+        checks=merged([check for one in found for check in one.checks]),
         untested=dict(untested or {}),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked about a cell, and its random numbers."""
+
+    n_commits: int
+    flips: float | None
+    n_replayed: int
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tested:
+    """What was found about a cell: its rates, its part of every kind of commit, and the checks of its records."""
+
+    rates: CellRates
+    commits: Mapping[str, _Commits]
+    checks: tuple[Check, ...]
+
+
+def _test_cell(recorded: Recorded, asked: _Asked) -> _Tested:
+    units, rng = recorded.units(), asked.rng
+    cell = simulated_cell(recorded, units, asked.flips)
+    exact = tuple(one for at, anchor in enumerate(units) for one in unit_rates(recorded, anchor, cell, at, asked.flips))
+    kinds = _kinds(min((one.m0 for one in exact), default=0.0))
+    found = {
+        loss: _simulate(recorded, units, cell, Injection(loss, asked.flips), asked) for loss in dict.fromkeys(kinds.values())
+    }
+    replayed = [loss for loss in (0.0, *LOSSES) for _ in range(asked.n_replayed)]
+    rates = CellRates(
+        cell=recorded.id,
+        n_items=cell.n_items,
+        anchors=tuple(one.anchor for one in units),
+        at_full_n=any(unit.spread.sigma > 0 for one in units for unit in one.all.values()),
+        tolerated=kinds["tolerated"],
+        losses=tuple(found[loss].rates(loss) for loss in kinds.values()),
+        units=exact,
+    )
+    checks = (
+        check_unchanged(recorded),
+        check_aa_runs(recorded, rng),
+        check_damage(recorded),
+        check_simulation(recorded, units, cell, replayed, rng=rng, flips=asked.flips),
+    )
+    return _Tested(rates, {name: found[loss] for name, loss in kinds.items()}, checks)
 
 
 def _kinds(tolerated: float) -> dict[str, float]:
@@ -150,26 +172,14 @@ def _kinds(tolerated: float) -> dict[str, float]:
     return {"unchanged": 0.0, "tolerated": tolerated, **{f"{loss}": loss for loss in LOSSES}}
 
 
-def _checks(
-    recorded: Recorded, units: Sequence[AnchorUnits], cell: SimulatedCell, flips: float | None, rng: np.random.Generator
-) -> tuple[Check, ...]:
-    """What copies of the records have to get."""
-    losses = [loss for loss in (0.0, *LOSSES) for _ in range(_REPLAYED)]
-    return (
-        check_unchanged(recorded),
-        check_aa_runs(recorded, rng),
-        check_damage(recorded),
-        check_simulation(recorded, units, cell, losses, rng=rng, flips=flips),
-    )
-
-
+@dataclass(frozen=True, slots=True, eq=False)
 class _Commits:
     """Simulated commits of one kind, one cell or several: which are red, which pass, how many of their items were fed."""
 
-    def __init__(
-        self, red: Bool[np.ndarray, " n"], passed: Bool[np.ndarray, " n"], used: Float[np.ndarray, " n"], n_items: int
-    ) -> None:
-        self.red, self.passed, self.used, self.n_items = red, passed, used, n_items
+    red: Bool[np.ndarray, " n"]
+    passed: Bool[np.ndarray, " n"]
+    used: Float[np.ndarray, " n"]
+    n_items: int
 
     def and_also(self, other: _Commits) -> _Commits:
         """The same commits with another cell's part in them."""
@@ -190,19 +200,14 @@ class _Commits:
 
 
 def _simulate(
-    recorded: Recorded,
-    units: Sequence[AnchorUnits],
-    cell: SimulatedCell,
-    injection: Injection,
-    *,
-    n_commits: int,
-    rng: np.random.Generator,
+    recorded: Recorded, units: Sequence[AnchorUnits], cell: SimulatedCell, injection: Injection, asked: _Asked
 ) -> _Commits:
     """So many commits of one kind, in blocks that fit into memory."""
     parts = []
-    for start in range(0, n_commits, _BLOCK):
-        n = min(_BLOCK, n_commits - start)
-        outcome = simulate(cell, n, draw_fates(cell, draw_fates_of(recorded, units, injection, n, rng), rng))
+    for start in range(0, asked.n_commits, _BLOCK):
+        n = min(_BLOCK, asked.n_commits - start)
+        fates = draw_fates_of(recorded, units, injection, n, asked.rng)
+        outcome = simulate(cell, n, draw_fates(cell, fates, asked.rng))
         parts.append((outcome.red, outcome.pool_passed.all(0), outcome.share_used(cell)))
     red, passed, used = (np.concatenate(column) for column in zip(*parts, strict=True))
     return _Commits(red, passed, used, cell.n_items)

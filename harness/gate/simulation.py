@@ -198,9 +198,13 @@ class _State:
         n_tasks, n_anchors = len(cell.tasks), len(cell.pool)
 
         def nothing() -> Outcome:
-            pools = (np.zeros((n_anchors, n), dtype=np.bool_) for _ in range(2))
-            tasks = (np.zeros((n_tasks, n_anchors, n), dtype=np.bool_) for _ in range(2))
-            return Outcome(*pools, *tasks, np.zeros((n_tasks, n), dtype=np.int64))
+            return Outcome(
+                pool_fails=np.zeros((n_anchors, n), dtype=np.bool_),
+                pool_passes=np.zeros((n_anchors, n), dtype=np.bool_),
+                task_fails=np.zeros((n_tasks, n_anchors, n), dtype=np.bool_),
+                task_passes=np.zeros((n_tasks, n_anchors, n), dtype=np.bool_),
+                rounds=np.zeros((n_tasks, n), dtype=np.int64),
+            )
 
         return cls(
             cell=cell,
