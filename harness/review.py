@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from harness.baseline import Baseline, load_baseline, load_release
 from harness.baseline.store import HISTORY_FILE
-from harness.core.errors import BaselineError
+from harness.core.errors import BaselineError, ConfigError
 from harness.core.records import Cell, CellFailure, CellRun, Origin
 from harness.core.run_folder import read_run
+from harness.core.shelf import unknown_name
 from harness.core.verdicts import CellVerdict
-from harness.execution.matrix import Matrix
-from harness.gate import Family, Mode, judge, read_policy
+from harness.execution.matrix import Matrix, declared_cells
+from harness.gate import Dense, Family, Mode, Policy, judge, read_policy
 from harness.report import NotRun, Reference, RunBundle, read_history, write_report
 
 POLICY = "policy.toml"
@@ -30,6 +32,17 @@ def family_of(matrix: Matrix) -> Family:
     return Family(n_cells=len(matrix.cells), n_tasks=matrix.n_tasks)
 
 
+def policy_of(matrix: Matrix) -> Policy:
+    """The policy beside a matrix. Raises ConfigError, also for a floor that no cell of any profile has."""
+    path = matrix.path.parent / POLICY
+    policy = read_policy(path)
+    cells = declared_cells(matrix.path) if policy.dense_floor else frozenset()
+    for floor in policy.dense_floor:
+        if not any(fnmatchcase(cell, floor.cells) for cell in cells):
+            raise ConfigError(f"{path}: dense_floor: {unknown_name('cell or pattern', floor.cells, cells)}")
+    return policy
+
+
 @dataclass(frozen=True, slots=True)
 class Review:
     """One run folder beside its matrix, policy and baselines."""
@@ -41,17 +54,26 @@ class Review:
 
     def judge(self) -> list[tuple[CellRun | CellFailure, CellVerdict]]:
         """Every cell of the run with its verdicts, in matrix order. Raises FileFormatError, ConfigError, UnknownNameError."""
-        policy = read_policy(self.matrix.path.parent / POLICY)
-        family = family_of(self.matrix)
+        policy, family, runs = policy_of(self.matrix), family_of(self.matrix), self._runs()
+        measured = {run.record.cell.id: run for run in runs if isinstance(run, CellRun)}
         judged = []
-        for run in self._runs():
+        for run in runs:
             plan = self.matrix.plan(_cell(run).id)
             try:
                 baseline, release, entry = self._baseline(plan.cell), self._release(plan.cell), run
+                dense = self._floor(policy, plan.cell, measured)
             except BaselineError as error:
-                baseline, release, entry = None, None, CellFailure(plan.cell, plan.profile, str(error))
-            declared = tuple(plan.tasks)
-            verdict = judge(entry, baseline, policy, family, mode=self.mode, declared_tasks=declared, release=release)
+                baseline, release, dense, entry = None, None, None, CellFailure(plan.cell, plan.profile, str(error))
+            verdict = judge(
+                entry,
+                baseline,
+                policy,
+                family,
+                mode=self.mode,
+                declared_tasks=tuple(plan.tasks),
+                release=release,
+                dense=dense,
+            )
             judged.append((run, verdict))
         return judged
 
@@ -84,6 +106,12 @@ class Review:
 
     def _release(self, cell: Cell) -> Baseline | None:
         return load_release(self.baseline_dir, self.matrix.profile, cell)
+
+    def _floor(self, policy: Policy, cell: Cell, measured: Mapping[str, CellRun]) -> Dense | None:
+        """What there is of a cell's dense one, where the policy holds the cell against it."""
+        if policy.floor_of(cell) is None:
+            return None
+        return Dense(measured.get(cell.dense.id), self._baseline(cell.dense))
 
     def _references(self, cells: list[Cell]) -> dict[str, Reference]:
         found: dict[str, Reference] = {}

@@ -73,6 +73,11 @@ class Cell:
         """Whether the cell is its model as it came."""
         return self.compression == "none" and self.recovery == "none"
 
+    @property
+    def dense(self) -> Cell:
+        """The cell of the same model as it came."""
+        return Cell(self.model, "none", "none")
+
     @classmethod
     def parse(cls, text: str) -> Cell:
         """The cell of an id. Raises CellIdError for anything that is not three allowed parts.

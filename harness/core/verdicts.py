@@ -88,8 +88,8 @@ class Evidence:
     n_planned: int
 
 
-Anchor = Literal["last", "release"]
-"""What a verdict compares with: the accepted baseline, or the one that was frozen at a release."""
+Anchor = Literal["last", "release", "dense"]
+"""What a verdict compares with: the accepted baseline, the one that was frozen at a release, or the model's dense cell."""
 
 
 @record

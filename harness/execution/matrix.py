@@ -101,7 +101,7 @@ class Matrix:
 
     def dense_of(self, plan: CellPlan) -> CellPlan | None:
         """The declared dense cell of the same model, if there is one."""
-        return next((p for p in self.cells.values() if p.cell.is_dense and p.cell.model == plan.cell.model), None)
+        return self.cells.get(plan.cell.dense.id)
 
     @property
     def n_tasks(self) -> int:
@@ -121,6 +121,12 @@ def read_matrix(path: Path, profile: str) -> Matrix:
     if not cells:
         raise ConfigError(f"{path}: profile {profile!r} has no cells: name it in the `profiles` of a [[grid]].")
     return Matrix(path=path, profile=profile, cells=cells)
+
+
+def declared_cells(path: Path) -> frozenset[str]:
+    """The ids of the cells of every profile. Raises as ``read_matrix``."""
+    text = read_toml(path, MatrixFile)
+    return frozenset(cell for profile in text.profiles for cell in _cells(text, profile))
 
 
 def _cells(text: MatrixFile, profile: str) -> dict[str, CellPlan]:

@@ -5,11 +5,13 @@ Pure: records in, verdicts out; no model, no clock, no files but the policy's ow
 """
 
 from harness.gate.bench import noise_spread
+from harness.gate.dense import Dense
 from harness.gate.feasibility import Feasibility, feasibility
 from harness.gate.judge import exit_code, judge, undecided
 from harness.gate.policy import Family, Mode, Policy, read_policy
 
 __all__ = [
+    "Dense",
     "Family",
     "Feasibility",
     "Mode",

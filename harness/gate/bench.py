@@ -12,7 +12,7 @@ from harness.core.records import Cell, CellRun
 from harness.core.verdicts import POOLED, Anchor, CellVerdict, Estimate, Evidence, Status, Verdict
 from harness.gate.comparison import Comparison, Incomparable
 from harness.gate.decision import Unit, decide, weigh
-from harness.gate.policy import Family, Mode, Policy
+from harness.gate.policy import Family, Margins, Mode, Policy
 from harness.gate.reasons import explain, explain_cut_off, explain_identical, explain_stopped, explain_uninformative
 from harness.gate.trail import Trail
 from harness.stats.intervals import wilson
@@ -78,7 +78,7 @@ def noise_spread(runs: Sequence[NoiseRun], n_items: Mapping[str, int]) -> Spread
 class Bench:
     """Everything of a verdict that is the same for all units of a cell.
 
-    ``share``: of each error rate, for this anchor (a half where there are two).
+    ``cell_share`` and ``task_share``: of the levels of the cell and of a task, for this anchor (a half where there are two).
     """
 
     cell: Cell
@@ -87,12 +87,17 @@ class Bench:
     family: Family
     mode: Mode
     anchor: Anchor = "last"
-    share: float = 1.0
+    cell_share: float = 1.0
+    task_share: float = 1.0
 
-    def all_invalid(self, reason: str, names: Sequence[str], pooled: bool = True) -> CellVerdict:
+    def all_invalid(self, reason: str, names: Sequence[str]) -> CellVerdict:
         """INVALID for all of the cell."""
-        tasks = tuple(self._verdict(name, Status.INVALID, reason) for name in names)
-        return CellVerdict(self.cell, self.profile, tasks, self._verdict(POOLED, Status.INVALID, reason) if pooled else None)
+        tasks = tuple(self.invalid(name, reason) for name in names)
+        return CellVerdict(self.cell, self.profile, tasks, self.invalid(POOLED, reason))
+
+    def invalid(self, name: str, reason: str) -> Verdict:
+        """INVALID for one unit."""
+        return self._verdict(name, Status.INVALID, reason)
 
     def task(self, name: str, found: Comparison | Incomparable, noise: Noise, cell_is_red: bool) -> Verdict:
         """The guard on one task. A task that the cell's own FAIL cut off is INCONCLUSIVE."""
@@ -112,7 +117,7 @@ class Bench:
             margins=self.policy.task if self.anchor == "last" else self.policy.release_task,
             flip_rate=noise.flip_rate(found, self.policy),
             chance=found.info.chance,
-            level_fail=self.share * self.family.task_level(self.policy),
+            level_fail=self.task_share * self.family.task_level(self.policy),
             spread=noise.spread([found]),
         )
 
@@ -123,15 +128,16 @@ class Bench:
             return self._verdict(
                 POOLED, Status.INVALID, f"no pool without {', '.join(broken)}, INVALID for the reason given there."
             )
-        members = [
-            found
-            for found in compared.values()
-            if isinstance(found, Comparison) and found.info.pooled and self.is_informative(found)
-        ]
+        members = self.members(compared)
         if not members:
             return self._verdict(POOLED, Status.UNINFORMATIVE, "none of the cell's pooled tasks can show a loss.")
         reused = all(member.reused for member in members)
         return self._decide(POOLED, self.pool_unit(members, noise), reused, any(member.limited for member in members))
+
+    def members(self, compared: Compared) -> list[Comparison]:
+        """The tasks of the pool: those that are pooled and can show a loss."""
+        found = [one for one in compared.values() if isinstance(one, Comparison)]
+        return [one for one in found if one.info.pooled and self.is_informative(one)]
 
     def pool_unit(self, members: Sequence[Comparison], noise: Noise) -> Unit:
         """What is tested of a cell: its informative pooled tasks, each capped, as far as all of them were fed."""
@@ -142,12 +148,17 @@ class Bench:
         return Unit(
             trail=trail,
             n_correct_before=_right_before(members, kept, len(trail.n_fed)),
-            margins=self.policy.cell if self.anchor == "last" else self.policy.release_cell,
+            margins=self._cell_margins(),
             flip_rate=noise.pooled_flip_rate(members, self.policy),
             chance=0.0,
-            level_fail=self.share * self.family.cell_level(self.policy),
+            level_fail=self.cell_share * self.family.cell_level(self.policy),
             spread=noise.spread(members),
         )
+
+    def _cell_margins(self) -> Margins:
+        if self.anchor == "dense" and (floor := self.policy.floor_of(self.cell)) is not None:
+            return floor.margins
+        return self.policy.cell if self.anchor == "last" else self.policy.release_cell
 
     def _decide(self, name: str, unit: Unit, reused: bool, limited: bool, cell_is_red: bool = False) -> Verdict:
         if not unit.counts.n_items:
@@ -165,7 +176,7 @@ class Bench:
             if not cell_is_red:
                 return self._verdict(name, Status.INVALID, explain_cut_off(name, n_fed, n_all), evidence)
             return self._verdict(name, status, explain_stopped(name, evidence), evidence)
-        return self._verdict(name, status, explain(self.cell.id, name, status, evidence), evidence)
+        return self._verdict(name, status, explain(self.cell.id, name, status, evidence, self.anchor), evidence)
 
     def is_informative(self, found: Comparison) -> bool:
         """Whether the baseline knows clearly more than chance and the commonest answer do."""
@@ -181,8 +192,8 @@ class Bench:
         self, task: str, status: Status, reason: str, evidence: Evidence | None = None, identical: bool = False
     ) -> Verdict:
         fails = self.policy.fails_in(self.mode, status)
-        reason = reason if self.anchor == "last" else f"against the frozen release anchor: {reason}"
-        return Verdict(self.cell.id, task, status, identical, fails, reason, evidence, self.anchor)
+        against = {"last": "", "release": "against the frozen release anchor: ", "dense": f"against {self.cell.dense.id}: "}
+        return Verdict(self.cell.id, task, status, identical, fails, against[self.anchor] + reason, evidence, self.anchor)
 
 
 def _right_before(members: Sequence[Comparison], kept: Sequence[np.ndarray], n_rounds: int) -> int:

@@ -2,22 +2,24 @@
 
 In this order: what can't be compared is INVALID; what the baseline never knew is UNINFORMATIVE; what did not change is
 PASS *identical*; the rest is decided by the tests of ``gate.decision``. Where a release anchor was frozen, every unit is
-judged against it too, at half the error rate each, and the worse verdict counts: many small losses, each tolerated against
-the last baseline, add up against the anchor.
+judged against it too: many small losses, each tolerated against the last baseline, add up against the anchor. Where the
+policy sets a floor, the pool is judged against the model's dense cell as well. Each anchor takes an equal part of the
+error rate, and the worst verdict counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.baseline import Baseline, forbidden_differences, propose_command
 from harness.core.errors import EXIT_INCONCLUSIVE, EXIT_INVALID, EXIT_PASS, EXIT_REGRESSED
 from harness.core.records import CellFailure, CellRun
-from harness.core.verdicts import Anchor, CellVerdict, Status, Verdict
-from harness.gate.bench import Bench, Noise
-from harness.gate.comparison import Comparison, Incomparable, compare
+from harness.core.verdicts import POOLED, Anchor, CellVerdict, Status, Verdict
+from harness.gate.bench import Bench, Compared, Noise
+from harness.gate.comparison import Comparison, Incomparable, again, compare, compare_dense
 from harness.gate.decision import decide, is_decided
+from harness.gate.dense import Dense, dense_record
 from harness.gate.policy import Family, Mode, Policy
 
 _WORST_FIRST = (Status.REGRESSED, Status.INVALID, Status.INCONCLUSIVE)
@@ -32,19 +34,24 @@ def judge(
     mode: Mode,
     declared_tasks: Sequence[str],
     release: Baseline | None = None,
+    dense: Dense | None = None,
 ) -> CellVerdict:
     """The verdicts on one cell.
 
     ``family`` counts what the profile declares, so that a verdict does not depend on what else ran. Tasks of the run that
     are not declared are left alone; when a declared one is missing from the run there is no pooled verdict. ``release`` is
-    the frozen anchor, where there is one.
+    the frozen anchor, where there is one; ``dense`` what there is of the dense cell, asked for where the policy has a floor.
     """
     if isinstance(run, CellFailure):
         return Bench(run.cell, run.profile, policy, family, mode).all_invalid(run.reason, declared_tasks)
-    last = _judge_by(run, baseline, Judging(policy, family, mode, "last", 1.0 if release is None else 0.5), declared_tasks)
-    if release is None or baseline is None:
-        return last
-    return _worse(last, _judge_by(run, release, Judging(policy, family, mode, "release", 0.5), declared_tasks))
+    names = [name for name in declared_tasks if name in run.runs]
+    anchors = Anchors(baseline, release, dense or Dense())
+    sides = list(_sides(run, anchors, policy=policy, family=family, mode=mode, names=names))
+    pooled = _worst([side.pool() for side in sides]) if len(names) == len(declared_tasks) else None
+    is_red = pooled is not None and pooled.status is Status.REGRESSED
+    guards = [side for side in sides if side.bench.anchor != "dense"]
+    tasks = tuple(_worst([side.task(name, is_red) for side in guards]) for name in names)
+    return CellVerdict(run.record.cell, run.record.profile, tasks, pooled)
 
 
 def undecided(
@@ -55,18 +62,22 @@ def undecided(
     *,
     declared_tasks: Sequence[str],
     release: Baseline | None = None,
+    dense: Dense | None = None,
 ) -> frozenset[str]:
     """The tasks of a cell that must be fed further before ``judge`` can decide it.
 
     A task of the pool is fed while the pool is undecided, whatever the task's own verdict: stopping it at its own PASS would
     select the losers. A REGRESSED pool stops the cell. Where nothing can be decided (no baseline) all tasks are measured.
     """
-    share = 1.0 if release is None else 0.5
-    by_last = _undecided_by(run, baseline, Judging(policy, family, "commit", "last", share), declared_tasks)
-    if release is None or by_last is None:
-        return by_last or frozenset()
-    by_release = _undecided_by(run, release, Judging(policy, family, "commit", "release", share), declared_tasks)
-    return frozenset() if by_release is None else by_last | by_release
+    names = [name for name in declared_tasks if name in run.runs]
+    anchors = Anchors(baseline, release, dense or Dense())
+    left: set[str] = set()
+    for side in _sides(run, anchors, policy=policy, family=family, mode="commit", names=names):
+        found = side.undecided(names, has_pool=len(names) == len(declared_tasks))
+        if found is None:
+            return frozenset()
+        left |= found
+    return frozenset(left)
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:
@@ -86,57 +97,101 @@ def exit_code(verdicts: Iterable[Verdict]) -> int:
 # ------------------------------------------------------------------------------------------------ one anchor
 
 
-@dataclass(frozen=True, slots=True)
-class Judging:
-    """By what a cell is judged: policy, family, and which anchor at which share of the error rates."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Anchors:
+    """What a cell is judged against: the accepted baseline, the frozen one where there is one, and the dense cell."""
 
-    policy: Policy
-    family: Family
-    mode: Mode
-    anchor: Anchor
-    share: float
-
-    def bench(self, run: CellRun) -> Bench:
-        """The bench of one cell."""
-        cell, profile = run.record.cell, run.record.profile
-        return Bench(cell, profile, self.policy, self.family, self.mode, self.anchor, self.share)
+    last: Baseline | None
+    release: Baseline | None
+    dense: Dense
 
 
-def _judge_by(run: CellRun, baseline: Baseline | None, by: Judging, declared_tasks: Sequence[str]) -> CellVerdict:
-    bench = by.bench(run)
-    names = [name for name in declared_tasks if name in run.runs]
-    whole = len(names) == len(declared_tasks)
-    problem = _cell_problem(run, baseline, by.policy)
+@dataclass(frozen=True, slots=True, eq=False)
+class Joined:
+    """A cell's tasks item by item beside an anchor's, and the noise between the two."""
+
+    compared: Compared
+    noise: Noise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """A cell beside one anchor; Incomparable where none of its tasks can be judged by it."""
+
+    bench: Bench
+    joined: Joined | Incomparable
+
+    def pool(self) -> Verdict:
+        """The verdict on the cell."""
+        if isinstance(self.joined, Incomparable):
+            return self.bench.invalid(POOLED, self.joined.reason)
+        return self.bench.pool(self.joined.compared, self.joined.noise)
+
+    def task(self, name: str, cell_is_red: bool) -> Verdict:
+        """The verdict on one task."""
+        if isinstance(self.joined, Incomparable):
+            return self.bench.invalid(name, self.joined.reason)
+        return self.bench.task(name, self.joined.compared[name], self.joined.noise, cell_is_red)
+
+    def undecided(self, names: Sequence[str], *, has_pool: bool) -> frozenset[str] | None:
+        """The tasks of ``names`` that this anchor still needs; None when the pool regressed: then nothing more is fed."""
+        bench, joined, has_guards = self.bench, self.joined, self.bench.anchor != "dense"
+        if isinstance(joined, Incomparable):
+            return frozenset(names) if has_guards else frozenset()
+        able = {n: c for n, c in joined.compared.items() if isinstance(c, Comparison) and bench.is_informative(c)}
+        guarded = able if has_guards else {}
+        left = {name for name, c in guarded.items() if not is_decided(bench.task_unit(c, joined.noise), bench.policy)}
+        members = bench.members(joined.compared)
+        if members and has_pool and not any(isinstance(c, Incomparable) for c in joined.compared.values()):
+            pool = bench.pool_unit(members, joined.noise)
+            if not is_decided(pool, bench.policy):
+                left |= {member.name for member in members}
+            elif decide(pool, bench.policy)[0] is Status.REGRESSED:
+                return None
+        return frozenset(left)
+
+
+def _sides(
+    run: CellRun, anchors: Anchors, *, policy: Policy, family: Family, mode: Mode, names: Sequence[str]
+) -> Iterator[Side]:
+    """A cell beside each of its anchors. The levels of the pool are shared by all of them, those of the tasks by the last
+    baseline and the release anchor."""
+    cell, last = run.record.cell, anchors.last
+    release = anchors.release if last is not None else None
+    floor = policy.floor_of(cell) if last is not None else None
+    n_guards = 1 if release is None else 2
+    n_anchors = n_guards if floor is None else n_guards + 1
+
+    def bench(anchor: Anchor) -> Bench:
+        return Bench(cell, run.record.profile, policy, family, mode, anchor, 1 / n_anchors, 1 / n_guards)
+
+    yield _side(run, last, bench("last"), names)
+    if release is not None:
+        yield _side(run, release, bench("release"), names)
+    if floor is not None:
+        pooled = [name for name in names if run.runs[name].info.pooled]
+        yield Side(bench("dense"), _join_dense(run, anchors.dense, policy, pooled))
+
+
+def _side(run: CellRun, baseline: Baseline | None, bench: Bench, names: Sequence[str]) -> Side:
+    problem = _cell_problem(run, baseline, bench.policy)
     if problem is not None or baseline is None:
-        return bench.all_invalid(problem or "", names, pooled=whole)
-    noise = Noise.of(run, baseline)
-    compared = {name: compare(run, baseline, name) for name in names}
-    pooled = bench.pool(compared, noise) if whole else None
-    is_red = pooled is not None and pooled.status is Status.REGRESSED
-    tasks = tuple(bench.task(name, found, noise, is_red) for name, found in compared.items())
-    return CellVerdict(bench.cell, bench.profile, tasks, pooled)
+        return Side(bench, Incomparable(problem or ""))
+    return Side(bench, Joined({name: compare(run, baseline, name) for name in names}, Noise.of(run, baseline)))
 
 
-def _undecided_by(
-    run: CellRun, baseline: Baseline | None, by: Judging, declared_tasks: Sequence[str]
-) -> frozenset[str] | None:
-    """The tasks that this anchor still needs; None when the pool regressed, so that nothing more is fed."""
-    names = [name for name in declared_tasks if name in run.runs]
-    if baseline is None or _cell_problem(run, baseline, by.policy) is not None:
-        return frozenset(names)
-    bench, noise = by.bench(run), Noise.of(run, baseline)
-    found = {name: compare(run, baseline, name) for name in names}
-    able = {name: c for name, c in found.items() if isinstance(c, Comparison) and bench.is_informative(c)}
-    left = {name for name, c in able.items() if not is_decided(bench.task_unit(c, noise), by.policy)}
-    members = {name: c for name, c in able.items() if c.info.pooled}
-    has_pool = len(names) == len(declared_tasks) and not any(isinstance(c, Incomparable) for c in found.values())
-    if members and has_pool:
-        pool = bench.pool_unit(list(members.values()), noise)
-        if not is_decided(pool, by.policy):
-            left |= set(members)
-        elif decide(pool, by.policy)[0] is Status.REGRESSED:
-            return None
-    return frozenset(left)
+def _join_dense(run: CellRun, dense: Dense, policy: Policy, names: Sequence[str]) -> Joined | Incomparable:
+    """A cell beside its dense one. By how much re-compressing alone moves it is no excuse: the floor is for these weights."""
+    record = dense_record(run, dense)
+    if isinstance(record, Incomparable):
+        return record
+    known = record.record
+    if differing := forbidden_differences(known.provenance, run.record.provenance, policy.require_same):
+        what = f"the policy requires the {', '.join(differing)} of {known.cell.id}"
+        return Incomparable(f"{what}: {again(known.cell)}, or take the part out of require_same.")
+    compared = {name: compare_dense(run, record, name) for name in names}
+    broken = [f"{name}: {found.reason}" for name, found in compared.items() if isinstance(found, Incomparable)]
+    return Incomparable(broken[0]) if broken else Joined(compared, Noise(False, record))
 
 
 def _cell_problem(run: CellRun, baseline: Baseline | None, policy: Policy) -> str | None:
@@ -161,17 +216,10 @@ def _cell_problem(run: CellRun, baseline: Baseline | None, policy: Policy) -> st
     return None
 
 
-def _worse(last: CellVerdict, release: CellVerdict) -> CellVerdict:
-    """Unit by unit the worse of two verdicts; where neither is bad, that against the last baseline."""
-    tasks = tuple(_worse_of(one, other) for one, other in zip(last.tasks, release.tasks, strict=True))
-    pools = (last.pooled, release.pooled)
-    pooled = None if pools[0] is None or pools[1] is None else _worse_of(pools[0], pools[1])
-    return CellVerdict(last.cell, last.profile, tasks, pooled)
-
-
-def _worse_of(last: Verdict, release: Verdict) -> Verdict:
+def _worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The worst of the verdicts on one unit; where none is bad, the first, that against the last baseline."""
     for status in _WORST_FIRST:
-        for verdict in (last, release):
+        for verdict in verdicts:
             if verdict.status is status:
                 return verdict
-    return last
+    return verdicts[0]

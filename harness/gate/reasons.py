@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from harness.baseline import propose_command
-from harness.core.verdicts import Estimate, Evidence, Status
+from harness.core.verdicts import Anchor, Estimate, Evidence, Status
 
 
-def explain(cell: str, task: str, status: Status, evidence: Evidence) -> str:
+def explain(cell: str, task: str, status: Status, evidence: Evidence, anchor: Anchor = "last") -> str:
     """The sentence of a decided unit.
 
     The command in it accepts the present state, for losses that were meant.
     """
+    accept = (
+        "raise max_loss of its [[dense_floor]] in the policy" if anchor == "dense" else propose_command(cell, loosens=True)
+    )
     what = f"{task} {_changed(evidence.loss.value)} ({_interval(evidence.loss)}; {_flips(evidence)})"
     if status is Status.REGRESSED:
         return (
             f"{what}: a loss above the {points(evidence.m0)} pt margin is proven (p {evidence.p_fail:.1g} < "
-            f"{evidence.level_fail:.1g}). Look at the lost items in the report; if the loss is meant, "
-            f"{propose_command(cell, loosens=True)}."
+            f"{evidence.level_fail:.1g}). Look at the lost items in the report; if the loss is meant, {accept}."
         )
     if status is Status.IMPROVED:
         return (
@@ -96,6 +98,8 @@ def _flips(evidence: Evidence) -> str:
 
 
 def _more(evidence: Evidence) -> str:
+    if evidence.items_needed is None and not evidence.sigma_recompression:
+        return "the loss lies on the margin itself, where no number of items decides."
     if evidence.items_needed is None:
         return "no number of items would decide against this spread of re-compressions: use a reproducible method."
     return f"about {evidence.items_needed:,} more items would decide, or a larger margin in the policy."

@@ -15,11 +15,20 @@ from harness.execution.matrix import CellPlan, Matrix
 from harness.execution.progress import LogToProgress, Progress
 from harness.execution.propose import propose
 from harness.execution.store import Store
-from harness.gate import Policy, feasibility, judge, noise_spread, read_policy, undecided
+from harness.gate import Dense, Policy, feasibility, judge, noise_spread, undecided
 from harness.plugin.cases import CaseId
 from harness.plugin.settings import Settings
-from harness.review import POLICY, family_of
+from harness.review import family_of, policy_of
 from harness.stats.recompression import NO_SPREAD
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What a cell is judged against."""
+
+    baseline: Baseline | None = None
+    release: Baseline | None = None
+    dense: Dense | None = None
 
 
 @dataclass(slots=True)
@@ -30,6 +39,7 @@ class GateSession:
     progress: Progress
     selected: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _verdicts: dict[str, CellVerdict] = field(default_factory=dict)
+    _shared: dict[str, CellRun | CellFailure] = field(default_factory=dict)
 
     def case(self, case: CaseId) -> tuple[Verdict | None, tuple[str, ...]]:
         """A case's verdict, and the tasks of its cell that this run leaves out (then a pool has no verdict).
@@ -50,29 +60,65 @@ class GateSession:
         return self.selected.get(plan.cell.id, ())
 
     def _measure_and_judge(self, matrix: Matrix, plan: CellPlan) -> CellVerdict:
-        policy = read_policy(matrix.path.parent / POLICY)
+        policy = policy_of(matrix)
         write_cell(self.settings.report_dir, CellFailure(plan.cell, plan.profile, UNFINISHED))
-        run = self._measure(matrix, plan, policy)
+        run = self._run_of(matrix, plan, policy)
         write_cell(self.settings.report_dir, run)
         try:
-            baseline, release = self._anchors(plan)
+            against = self._against(matrix, plan, policy)
         except HarnessError as error:
-            baseline, release, run = None, None, CellFailure(plan.cell, plan.profile, str(error))
-        declared, family = tuple(plan.tasks), family_of(matrix)
-        return judge(run, baseline, policy, family, mode=self.settings.mode, declared_tasks=declared, release=release)
+            against, run = Against(), CellFailure(plan.cell, plan.profile, str(error))
+        return judge(
+            run,
+            against.baseline,
+            policy,
+            family_of(matrix),
+            mode=self.settings.mode,
+            declared_tasks=tuple(plan.tasks),
+            release=against.release,
+            dense=against.dense,
+        )
 
-    def _anchors(self, plan: CellPlan) -> tuple[Baseline | None, Baseline | None]:
-        """The accepted baseline, and the release anchor."""
-        where = (self.settings.baseline_dir, plan.profile, plan.cell)
-        return load_baseline(*where), load_release(*where)
+    def _run_of(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> CellRun | CellFailure:
+        """The cell's own run; kept where other cells of this run need it, taken over where one needed it before."""
+        cell = plan.cell.id
+        if cell in self._shared and self.settings.baselines == "check":
+            return self._shared[cell]
+        run = self._measure(matrix, plan, policy)
+        if any(plan in self._needed(matrix, matrix.plan(other), policy) for other in self.selected if other in matrix.cells):
+            self._shared[cell] = run
+        return run
 
-    def _measure(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> CellRun | CellFailure:
+    def _needed(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> list[CellPlan]:
+        """The other cells of this run that the verdict on one cell needs."""
+        dense = matrix.dense_of(plan) if policy.floor_of(plan.cell) is not None else None
+        return [dense] if dense is not None and dense.cell.id in self.selected else []
+
+    def _against(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> Against:
+        """What a cell is judged against; cells of this run that it needs and that were not measured yet are measured now.
+
+        Under xdist another worker may measure them too: the store hands out what is there, and only a cell's own case writes.
+        """
+        root, profile = self.settings.baseline_dir, plan.profile
+        runs = {}
+        for needed in self._needed(matrix, plan, policy):
+            if needed.cell.id not in self._shared:
+                self._shared[needed.cell.id] = self._measure(matrix, needed, policy, propose_first=False)
+            found = self._shared[needed.cell.id]
+            if isinstance(found, CellRun):
+                runs[needed.cell.id] = found
+        dense = None
+        if policy.floor_of(plan.cell) is not None:
+            dense = Dense(runs.get(plan.cell.dense.id), load_baseline(root, profile, plan.cell.dense))
+        return Against(load_baseline(root, profile, plan.cell), load_release(root, profile, plan.cell), dense)
+
+    def _measure(self, matrix: Matrix, plan: CellPlan, policy: Policy, *, propose_first: bool = True) -> CellRun | CellFailure:
         """The cell as measured, or why it could not be. What the user asked for wrongly (exit code 4) is raised."""
         settings, store = self.settings, Store.default()
         options = MeasureOptions(device=settings.device, data=settings.data, limit=settings.limit, fresh=settings.fresh)
         with LogToProgress(self.progress):
             try:
-                if settings.baselines != "check":
+                if propose_first:
                     propose(
                         matrix,
                         plan,
@@ -84,13 +130,20 @@ class GateSession:
                         reason=settings.reason or "first baseline of this cell",
                         informative=Informative(policy.informative_margin, policy.interval_level),
                     )
-                baseline, release = self._anchors(plan)
-                if baseline is not None:
-                    self._warn_if_hopeless(policy, baseline)
+                against = self._against(matrix, plan, policy)
+                if against.baseline is not None:
+                    self._warn_if_hopeless(policy, against.baseline)
 
                 def still_open(so_far: CellRun) -> Collection[str]:
-                    declared, family = tuple(plan.tasks), family_of(matrix)
-                    return undecided(so_far, baseline, policy, family, declared_tasks=declared, release=release)
+                    return undecided(
+                        so_far,
+                        against.baseline,
+                        policy,
+                        family_of(matrix),
+                        declared_tasks=tuple(plan.tasks),
+                        release=against.release,
+                        dense=against.dense,
+                    )
 
                 return measure_cell(
                     matrix,
@@ -99,7 +152,7 @@ class GateSession:
                     options=options,
                     store=store,
                     progress=self.progress,
-                    baseline=baseline,
+                    baseline=against.baseline,
                     undecided=None if settings.full else still_open,
                 )
             except HarnessError as error:

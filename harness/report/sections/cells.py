@@ -173,7 +173,7 @@ def _outcome(entry: CellRun, case: Verdict, dense: DenseComparison | None, axis:
 
 def anchor_note(case: Verdict) -> str:
     """What a case is compared with where that is not its last accepted baseline."""
-    return "" if case.anchor == "last" else f"against the {case.anchor} baseline"
+    return {"last": "", "release": "against the release baseline", "dense": "against the dense cell"}[case.anchor]
 
 
 def _of_planned(n_items: int | None, n_planned: int | None) -> str:
