@@ -16,9 +16,9 @@ from harness.core.errors import BaselineError, ConfigError
 from harness.core.records import Cell, CellFailure, CellRun, Origin
 from harness.core.run_folder import read_run
 from harness.core.shelf import unknown_name
-from harness.core.verdicts import CellVerdict
-from harness.execution.matrix import Matrix, declared_cells
-from harness.gate import Dense, Family, Mode, Policy, judge, read_policy
+from harness.core.verdicts import RECOVERED, CellVerdict
+from harness.execution.matrix import CellPlan, Matrix, declared_cells
+from harness.gate import Dense, Family, Mode, Policy, Sibling, judge, read_policy, sibling_left_out
 from harness.report import NotRun, Reference, RunBundle, read_history, write_report
 
 POLICY = "policy.toml"
@@ -43,6 +43,30 @@ def policy_of(matrix: Matrix) -> Policy:
     return policy
 
 
+def sibling_of(matrix: Matrix, plan: CellPlan, run: CellRun | CellFailure | None, baseline_dir: Path) -> Sibling | None:
+    """What a cell's recovery is judged beside, ``run`` being its sibling's.
+
+    None for a cell that is not recovered, and where this run left the sibling out, or a task of it that the cell has. Raises
+    BaselineError.
+    """
+    cell = plan.cell.sibling
+    if cell is None:
+        return None
+    declared = matrix.cells.get(cell.id)
+    if declared is None:
+        return Sibling(None, None)
+    if run is None or (isinstance(run, CellRun) and any(t in declared.tasks and t not in run.runs for t in plan.tasks)):
+        return None
+    return Sibling(run, load_baseline(baseline_dir, plan.profile, cell))
+
+
+def why_no_recovery(verdict: CellVerdict) -> str | None:
+    """Why a recovered cell has no verdict on its recovery; None where it has one, or is not recovered."""
+    if verdict.cell.sibling is None or verdict.recovery is not None:
+        return None
+    return sibling_left_out(verdict.cell) if verdict.pooled is not None else "a task of the cell was left out"
+
+
 @dataclass(frozen=True, slots=True)
 class Review:
     """One run folder beside its matrix, policy and baselines."""
@@ -55,15 +79,17 @@ class Review:
     def judge(self) -> list[tuple[CellRun | CellFailure, CellVerdict]]:
         """Every cell of the run with its verdicts, in matrix order. Raises FileFormatError, ConfigError, UnknownNameError."""
         policy, family, runs = policy_of(self.matrix), family_of(self.matrix), self._runs()
-        measured = {run.record.cell.id: run for run in runs if isinstance(run, CellRun)}
+        measured = {_cell(run).id: run for run in runs}
         judged = []
         for run in runs:
             plan = self.matrix.plan(_cell(run).id)
             try:
                 baseline, release, entry = self._baseline(plan.cell), self._release(plan.cell), run
                 dense = self._floor(policy, plan.cell, measured)
+                sibling = sibling_of(self.matrix, plan, measured.get(_sibling_id(plan)), self.baseline_dir)
             except BaselineError as error:
-                baseline, release, dense, entry = None, None, None, CellFailure(plan.cell, plan.profile, str(error))
+                baseline, release, dense, sibling = None, None, None, None
+                entry = CellFailure(plan.cell, plan.profile, str(error))
             verdict = judge(
                 entry,
                 baseline,
@@ -73,6 +99,7 @@ class Review:
                 declared_tasks=tuple(plan.tasks),
                 release=release,
                 dense=dense,
+                sibling=sibling,
             )
             judged.append((run, verdict))
         return judged
@@ -91,7 +118,7 @@ class Review:
             command=command,
             baselines=self._references([_cell(run) for run, _ in judged]),
             dense=self._dense([run for run, _ in judged]),
-            not_run=tuple(self._not_run([run for run, _ in judged])),
+            not_run=tuple(self._not_run(judged)),
             history=read_history(self.baseline_dir / self.matrix.profile / HISTORY_FILE),
             pool_cap=read_policy(self.matrix.path.parent / POLICY).pool_cap_items,
         )
@@ -107,11 +134,12 @@ class Review:
     def _release(self, cell: Cell) -> Baseline | None:
         return load_release(self.baseline_dir, self.matrix.profile, cell)
 
-    def _floor(self, policy: Policy, cell: Cell, measured: Mapping[str, CellRun]) -> Dense | None:
+    def _floor(self, policy: Policy, cell: Cell, measured: Mapping[str, CellRun | CellFailure]) -> Dense | None:
         """What there is of a cell's dense one, where the policy holds the cell against it."""
         if policy.floor_of(cell) is None:
             return None
-        return Dense(measured.get(cell.dense.id), self._baseline(cell.dense))
+        found = measured.get(cell.dense.id)
+        return Dense(found if isinstance(found, CellRun) else None, self._baseline(cell.dense))
 
     def _references(self, cells: list[Cell]) -> dict[str, Reference]:
         found: dict[str, Reference] = {}
@@ -134,8 +162,9 @@ class Review:
         whole = {model: reference for model, reference in measured.items() if reference.is_whole}
         return {**measured, **{reference.cell.model: reference for reference in stored.values()}, **whole}
 
-    def _not_run(self, runs: list[CellRun | CellFailure]) -> list[NotRun]:
-        by_id = {_cell(run).id: run for run in runs}
+    def _not_run(self, judged: list[tuple[CellRun | CellFailure, CellVerdict]]) -> list[NotRun]:
+        by_id = {_cell(run).id: run for run, _ in judged}
+        reasons = {verdict.cell.id: why_no_recovery(verdict) for _, verdict in judged}
         left: list[NotRun] = []
         for cell_id, plan in self.matrix.cells.items():
             run = by_id.get(cell_id)
@@ -143,11 +172,17 @@ class Review:
                 left.append(NotRun(plan.cell, None, NOT_SELECTED))
             elif isinstance(run, CellRun):
                 left += [NotRun(plan.cell, task, NOT_SELECTED) for task in plan.tasks if task not in run.runs]
+                reason = reasons[cell_id]
+                left += [NotRun(plan.cell, RECOVERED, reason)] if reason is not None else []
         return left
 
 
 def _cell(run: CellRun | CellFailure) -> Cell:
     return run.cell if isinstance(run, CellFailure) else run.record.cell
+
+
+def _sibling_id(plan: CellPlan) -> str:
+    return plan.cell.sibling.id if plan.cell.sibling is not None else ""
 
 
 def _source(run: CellRun) -> Origin:

@@ -78,6 +78,11 @@ class Cell:
         """The cell of the same model as it came."""
         return Cell(self.model, "none", "none")
 
+    @property
+    def sibling(self) -> Cell | None:
+        """The compressed cell that a recovered one starts from; None where nothing is recovered."""
+        return None if self.recovery == "none" else Cell(self.model, self.compression, "none")
+
     @classmethod
     def parse(cls, text: str) -> Cell:
         """The cell of an id. Raises CellIdError for anything that is not three allowed parts.

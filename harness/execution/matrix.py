@@ -13,7 +13,7 @@ from harness.core.errors import ConfigError, UnknownNameError
 from harness.core.records import Cell, record
 from harness.core.serial import read_toml
 from harness.core.shelf import Shelf, unknown_name
-from harness.core.verdicts import POOLED
+from harness.core.verdicts import POOLED, RECOVERED
 from harness.knowledge import KNOWLEDGE
 from harness.models import MODELS
 from harness.recovery import RECOVERY
@@ -149,8 +149,9 @@ def _check_entries(text: MatrixFile) -> None:
     for name in (*text.profiles, *text.tasks):
         if not _FILE_NAME.fullmatch(name):
             raise ConfigError(f"{name!r} can't be the name of a profile or task: use letters, digits, '_', '-' and '.'.")
-    if POOLED in text.tasks:
-        raise ConfigError(f"a task can't be called {POOLED!r}: that is the name of a cell's own case; rename it.")
+    for name in (POOLED, RECOVERED):
+        if name in text.tasks:
+            raise ConfigError(f"a task can't be called {name!r}: that is the name of a cell's own case; rename it.")
     for grid in text.grid:
         _known("profile", grid.profiles, text.profiles)
         _known("compression", grid.compressions, text.compressions)

@@ -9,6 +9,7 @@ from harness.gate.dense import Dense
 from harness.gate.feasibility import Feasibility, feasibility
 from harness.gate.judge import exit_code, judge, undecided
 from harness.gate.policy import Family, Mode, Policy, read_policy
+from harness.gate.sibling import Sibling, sibling_left_out
 
 __all__ = [
     "Dense",
@@ -16,10 +17,12 @@ __all__ = [
     "Feasibility",
     "Mode",
     "Policy",
+    "Sibling",
     "exit_code",
     "feasibility",
     "judge",
     "noise_spread",
     "read_policy",
+    "sibling_left_out",
     "undecided",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.baseline import Baseline, NoiseRun, pooled_differences
 from harness.core.records import Cell, CellRun
-from harness.core.verdicts import POOLED, Anchor, CellVerdict, Estimate, Evidence, Status, Verdict
+from harness.core.verdicts import POOLED, RECOVERED, Anchor, CellVerdict, Estimate, Evidence, RecoveryEvidence, Status, Verdict
 from harness.gate.comparison import Comparison, Incomparable
 from harness.gate.decision import Unit, decide, weigh
 from harness.gate.policy import Family, Margins, Mode, Policy
@@ -90,14 +90,19 @@ class Bench:
     cell_share: float = 1.0
     task_share: float = 1.0
 
-    def all_invalid(self, reason: str, names: Sequence[str]) -> CellVerdict:
+    def all_invalid(self, reason: str, names: Sequence[str], *, has_recovery: bool) -> CellVerdict:
         """INVALID for all of the cell."""
         tasks = tuple(self.invalid(name, reason) for name in names)
-        return CellVerdict(self.cell, self.profile, tasks, self.invalid(POOLED, reason))
+        recovery = self.invalid(RECOVERED, reason) if has_recovery else None
+        return CellVerdict(self.cell, self.profile, tasks, self.invalid(POOLED, reason), recovery)
 
     def invalid(self, name: str, reason: str) -> Verdict:
         """INVALID for one unit."""
         return self._verdict(name, Status.INVALID, reason)
+
+    def recovery(self, status: Status, reason: str, gain: RecoveryEvidence | None, *, identical: bool = False) -> Verdict:
+        """The verdict on the cell's recovery."""
+        return replace(self._verdict(RECOVERED, status, reason, identical=identical), gain=gain)
 
     def task(self, name: str, found: Comparison | Incomparable, noise: Noise, cell_is_red: bool) -> Verdict:
         """The guard on one task. A task that the cell's own FAIL cut off is INCONCLUSIVE."""
@@ -175,7 +180,7 @@ class Bench:
             n_fed, n_all = unit.counts.n_items, unit.trail.n_planned
             if not cell_is_red:
                 return self._verdict(name, Status.INVALID, explain_cut_off(name, n_fed, n_all), evidence)
-            return self._verdict(name, status, explain_stopped(name, evidence), evidence)
+            return self._verdict(name, status, explain_stopped(name, n_fed, n_all), evidence)
         return self._verdict(name, status, explain(self.cell.id, name, status, evidence, self.anchor), evidence)
 
     def is_informative(self, found: Comparison) -> bool:

@@ -107,6 +107,7 @@ class Policy:
     task: Margins
     release_cell: Margins
     release_task: Margins
+    recovery: Margins
     fails: Fails
     require_same: tuple[str, ...]
     dense_floor: tuple[DenseFloor, ...] = ()
@@ -173,6 +174,7 @@ def policy_problems(policy: Policy) -> Iterator[tuple[str, str]]:
     yield from _margin_problems("task", policy.task)
     yield from _margin_problems("release_cell", policy.release_cell)
     yield from _margin_problems("release_task", policy.release_task)
+    yield from _margin_problems("recovery", policy.recovery)
     for part in policy.require_same:
         if part not in ENGINE_PARTS:
             yield "require_same", f"{part!r} is no part of an engine; known: {', '.join(ENGINE_PARTS)}."

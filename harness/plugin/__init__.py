@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from harness.core.errors import ConfigError, HarnessError
-from harness.core.verdicts import POOLED, Status
+from harness.core.verdicts import POOLED, RECOVERED, Status
 from harness.execution.matrix import Matrix, read_matrix
 from harness.plugin.cases import CaseId, GateCase, case_ids
 from harness.plugin.keys import MATRICES, SESSION, TROUBLE, VERDICT, attach, settings_of, verdict_of
 from harness.plugin.settings import add_options
+
+_LAST = {POOLED: 1, RECOVERED: 2}
+"""The cases that come after those of a cell's tasks, in this order."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -69,7 +72,7 @@ def _matrix(config: pytest.Config, folder: Path) -> Matrix:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A cell's cases side by side, its pool last; all other tests stay where they are."""
+    """A cell's cases side by side, its pool and its recovery last; all other tests stay where they are."""
     trouble = config.stash.get(TROUBLE, None)
     if trouble is not None:
         raise pytest.UsageError(str(trouble)) from trouble
@@ -77,7 +80,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     cells: dict[str, int] = {}
     for index in places:
         cells.setdefault(_cell_id(items[index]), len(cells))
-    ordered = sorted((items[i] for i in places), key=lambda item: (cells[_cell_id(item)], _task(item) == POOLED))
+    ordered = sorted((items[i] for i in places), key=lambda item: (cells[_cell_id(item)], _LAST.get(_task(item), 0)))
     for index, item in zip(places, ordered, strict=True):
         items[index] = item
 
@@ -86,7 +89,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Note which tasks this run's selection measures for each cell."""
     selected: dict[str, list[str]] = {}
     for item in session.items:
-        if _case(item) is not None and _task(item) != POOLED:
+        if _case(item) is not None and _task(item) not in _LAST:
             selected.setdefault(_cell_id(item), []).append(_task(item))
     has_cases = any(_case(item) is not None for item in session.items)
     if has_cases and not session.config.option.collectonly:
@@ -125,14 +128,14 @@ def harness_case(request: pytest.FixtureRequest) -> GateCase:
     """One judged case of the gate; ``harness_case.check()`` ends the test as the verdict says."""
     case: CaseId = request.param
     try:
-        verdict, left_out = request.config.stash[SESSION].case(case)
+        verdict, skipped = request.config.stash[SESSION].case(case)
     except HarnessError as error:  # nothing that one cell could answer for: the policy, the request, the report folder
         pytest.exit(f"harness: {error}", returncode=error.exit_code)
     if verdict is not None:
         request.node.stash[VERDICT] = verdict
         if verdict.status is Status.INVALID:
             pytest.fail(f"INVALID: {verdict.reason}", pytrace=False)  # in a fixture: an error, not a failure
-    return GateCase(str(case), verdict, left_out)
+    return GateCase(str(case), verdict, skipped)
 
 
 @pytest.hookimpl(wrapper=True)

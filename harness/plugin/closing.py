@@ -12,7 +12,7 @@ import pytest
 from harness.core.errors import HarnessError
 from harness.core.run_folder import keep_only
 from harness.core.shelf import unknown_name
-from harness.core.verdicts import POOLED, Verdict
+from harness.core.verdicts import POOLED, RECOVERED, Verdict
 from harness.execution.matrix import read_matrix
 from harness.plugin.keys import MATRICES, matrix_of, settings_of, verdict_of
 from harness.plugin.settings import Settings
@@ -41,7 +41,7 @@ class Closing:
             self._matrix_path = matrix_of(report)
         elif report.failed:
             self._has_other_failures = True
-        elif report.skipped and "[" in report.nodeid and report.nodeid.endswith(f"-{POOLED}]"):
+        elif report.skipped and "[" in report.nodeid and report.nodeid.endswith((f"-{POOLED}]", f"-{RECOVERED}]")):
             self._n_left_out += 1
 
     @pytest.hookimpl(trylast=True)
@@ -56,7 +56,9 @@ class Closing:
         if self._matrix_path is None:
             if code == pytest.ExitCode.OK and self._n_left_out:
                 session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
-                self._trouble = "nothing was judged: only pools were selected, and a pool needs every task of its cell."
+                self._trouble = (
+                    "nothing was judged: a pool, or a recovery, was selected alone, and needs every task of its cell."
+                )
             return
         from harness.review import Review
 

@@ -7,19 +7,21 @@ from dataclasses import dataclass, field
 
 from harness.baseline import Baseline, Informative, load_baseline, load_release
 from harness.core.errors import EXIT_USAGE, HarnessError
-from harness.core.records import CellFailure, CellRun
+from harness.core.records import Cell, CellFailure, CellRun
 from harness.core.run_folder import UNFINISHED, write_cell
-from harness.core.verdicts import POOLED, CellVerdict, Verdict
+from harness.core.verdicts import POOLED, RECOVERED, CellVerdict, Verdict
 from harness.execution.local import MeasureOptions, crashed, measure_cell
 from harness.execution.matrix import CellPlan, Matrix
 from harness.execution.progress import LogToProgress, Progress
 from harness.execution.propose import propose
 from harness.execution.store import Store
-from harness.gate import Dense, Policy, feasibility, judge, noise_spread, undecided
+from harness.gate import Dense, Policy, Sibling, feasibility, judge, noise_spread, undecided
 from harness.plugin.cases import CaseId
 from harness.plugin.settings import Settings
-from harness.review import family_of, policy_of
+from harness.review import family_of, policy_of, sibling_of, why_no_recovery
 from harness.stats.recompression import NO_SPREAD
+
+_WHOLE = {POOLED: "pool", RECOVERED: "recovery"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Against:
     baseline: Baseline | None = None
     release: Baseline | None = None
     dense: Dense | None = None
+    sibling: Sibling | None = None
 
 
 @dataclass(slots=True)
@@ -41,20 +44,23 @@ class GateSession:
     _verdicts: dict[str, CellVerdict] = field(default_factory=dict)
     _shared: dict[str, CellRun | CellFailure] = field(default_factory=dict)
 
-    def case(self, case: CaseId) -> tuple[Verdict | None, tuple[str, ...]]:
-        """A case's verdict, and the tasks of its cell that this run leaves out (then a pool has no verdict).
+    def case(self, case: CaseId) -> tuple[Verdict | None, str]:
+        """A case's verdict, or why it has none: a pool and a recovery need every task, a recovery also its sibling.
 
         The first case of a cell measures and judges the whole cell; a verdict is final when it is given.
         Raises ConfigError and other HarnessErrors that no cell can answer for (policy, disk).
         """
         plan = case.plan
         left_out = tuple(task for task in plan.tasks if task not in self._tasks(plan))
-        if case.task == POOLED and left_out:
-            return None, left_out
+        if case.task in (POOLED, RECOVERED) and left_out:
+            return (
+                None,
+                f"the {_WHOLE[case.task]} of {case} needs every task of the cell; left out here: {', '.join(left_out)}",
+            )
         found = self._verdicts.get(plan.cell.id)
         if found is None:
             found = self._verdicts[plan.cell.id] = self._measure_and_judge(case.matrix, plan)
-        return next((v for v in found.all if v.task == case.task), None), left_out
+        return next((v for v in found.all if v.task == case.task), None), why_no_recovery(found) or ""
 
     def _tasks(self, plan: CellPlan) -> tuple[str, ...]:
         return self.selected.get(plan.cell.id, ())
@@ -77,6 +83,7 @@ class GateSession:
             declared_tasks=tuple(plan.tasks),
             release=against.release,
             dense=against.dense,
+            sibling=against.sibling,
         )
 
     def _run_of(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> CellRun | CellFailure:
@@ -91,8 +98,11 @@ class GateSession:
 
     def _needed(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> list[CellPlan]:
         """The other cells of this run that the verdict on one cell needs."""
-        dense = matrix.dense_of(plan) if policy.floor_of(plan.cell) is not None else None
-        return [dense] if dense is not None and dense.cell.id in self.selected else []
+        dense = plan.cell.dense.id if policy.floor_of(plan.cell) is not None else None
+        sibling = plan.cell.sibling.id if plan.cell.sibling is not None else None
+        return [
+            matrix.cells[cell] for cell in dict.fromkeys((dense, sibling)) if cell in matrix.cells and cell in self.selected
+        ]
 
     def _against(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> Against:
         """What a cell is judged against; cells of this run that it needs and that were not measured yet are measured now.
@@ -100,17 +110,23 @@ class GateSession:
         Under xdist another worker may measure them too: the store hands out what is there, and only a cell's own case writes.
         """
         root, profile = self.settings.baseline_dir, plan.profile
-        runs = {}
+        runs: dict[str, CellRun | CellFailure] = {}
         for needed in self._needed(matrix, plan, policy):
             if needed.cell.id not in self._shared:
                 self._shared[needed.cell.id] = self._measure(matrix, needed, policy, propose_first=False)
-            found = self._shared[needed.cell.id]
-            if isinstance(found, CellRun):
-                runs[needed.cell.id] = found
+            runs[needed.cell.id] = self._shared[needed.cell.id]
         dense = None
         if policy.floor_of(plan.cell) is not None:
-            dense = Dense(runs.get(plan.cell.dense.id), load_baseline(root, profile, plan.cell.dense))
-        return Against(load_baseline(root, profile, plan.cell), load_release(root, profile, plan.cell), dense)
+            found = runs.get(plan.cell.dense.id)
+            dense = Dense(found if isinstance(found, CellRun) else None, load_baseline(root, profile, plan.cell.dense))
+        sibling = None
+        if plan.cell.sibling is not None:
+            sibling = sibling_of(matrix, plan, runs.get(plan.cell.sibling.id), root)
+        return Against(load_baseline(root, profile, plan.cell), load_release(root, profile, plan.cell), dense, sibling)
+
+    def _is_reference(self, plan: CellPlan) -> bool:
+        """Whether recovered cells of this run are judged beside this one, item by item: then it is measured whole."""
+        return any(Cell.parse(other).sibling == plan.cell for other in self.selected)
 
     def _measure(self, matrix: Matrix, plan: CellPlan, policy: Policy, *, propose_first: bool = True) -> CellRun | CellFailure:
         """The cell as measured, or why it could not be. What the user asked for wrongly (exit code 4) is raised."""
@@ -143,6 +159,7 @@ class GateSession:
                         declared_tasks=tuple(plan.tasks),
                         release=against.release,
                         dense=against.dense,
+                        sibling=against.sibling,
                     )
 
                 return measure_cell(
@@ -153,7 +170,7 @@ class GateSession:
                     store=store,
                     progress=self.progress,
                     baseline=against.baseline,
-                    undecided=None if settings.full else still_open,
+                    undecided=None if settings.full or self._is_reference(plan) else still_open,
                 )
             except HarnessError as error:
                 if error.exit_code == EXIT_USAGE:
