@@ -88,8 +88,8 @@ class Review:
                 dense = self._floor(policy, plan.cell, measured)
                 sibling = sibling_of(self.matrix, plan, measured.get(_sibling_id(plan)), self.baseline_dir)
             except BaselineError as error:
-                baseline, release, dense, sibling = None, None, None, None
-                entry = CellFailure(plan.cell, plan.profile, str(error))
+                baseline, release, dense, entry = None, None, None, CellFailure(plan.cell, plan.profile, str(error))
+                sibling = Sibling(None, None) if plan.cell.sibling is not None else None
             verdict = judge(
                 entry,
                 baseline,

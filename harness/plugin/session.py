@@ -73,7 +73,8 @@ class GateSession:
         try:
             against = self._against(matrix, plan, policy)
         except HarnessError as error:
-            against, run = Against(), CellFailure(plan.cell, plan.profile, str(error))
+            sibling = Sibling(None, None) if plan.cell.sibling is not None else None
+            against, run = Against(sibling=sibling), CellFailure(plan.cell, plan.profile, str(error))
         return judge(
             run,
             against.baseline,

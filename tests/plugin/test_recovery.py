@@ -90,6 +90,14 @@ def test_without_the_siblings_baseline_it_is_invalid_with_the_one_command(recove
     result.stdout.fnmatch_lines(["INVALID *tiny_4bit-rtn_again-recovery *harness baseline propose tiny_4bit-rtn_none*"])
 
 
+def test_a_baseline_that_can_not_be_read_is_invalid_in_every_case_of_the_cell(recovered: pytest.Pytester) -> None:
+    path = recovered.path / "baselines/embedded/tiny_4bit-rtn_again/baseline.json"
+    path.write_text(path.read_text().replace('"reason": "first"', '"reason": "better"'))
+    result = run(recovered, "suites", "-k", "4bit-rtn_again or 4bit-rtn_none")
+    assert result.ret == 11
+    result.stdout.fnmatch_lines(["INVALID *tiny_4bit-rtn_again-recovery *git checkout*"])
+
+
 def test_an_undeclared_sibling_is_invalid(recovered: pytest.Pytester) -> None:
     matrix = recovered.path / "suites" / "matrix.toml"
     matrix.write_text(matrix.read_text().replace('recoveries = ["again", "none"]', 'recoveries = ["again"]'))
