@@ -221,8 +221,14 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _print_verdicts(verdicts: list[CellVerdict]) -> None:
-    for verdict in (v for cell in verdicts for v in cell.all):
-        print(f"{verdict.status.value:<13} {verdict.cell}-{verdict.task}  {verdict.reason}")
+    from harness.core.verdicts import RECOVERED
+    from harness.review import why_no_recovery
+
+    for cell in verdicts:
+        for verdict in cell.all:
+            print(f"{verdict.status.value:<13} {verdict.cell}-{verdict.task}  {verdict.reason}")
+        if (reason := why_no_recovery(cell)) is not None:
+            print(f"{'not judged':<13} {cell.cell.id}-{RECOVERED}  {reason}")
 
 
 def _models(args: argparse.Namespace) -> int:

@@ -73,6 +73,16 @@ class Cell:
         """Whether the cell is its model as it came."""
         return self.compression == "none" and self.recovery == "none"
 
+    @property
+    def dense(self) -> Cell:
+        """The cell of the same model as it came."""
+        return Cell(self.model, "none", "none")
+
+    @property
+    def sibling(self) -> Cell | None:
+        """The compressed cell that a recovered one starts from; None where nothing is recovered."""
+        return None if self.recovery == "none" else Cell(self.model, self.compression, "none")
+
     @classmethod
     def parse(cls, text: str) -> Cell:
         """The cell of an id. Raises CellIdError for anything that is not three allowed parts.

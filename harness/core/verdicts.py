@@ -90,16 +90,45 @@ class Evidence:
     n_planned: int
 
 
-Anchor = Literal["last", "release"]
-"""What a verdict compares with: the accepted baseline, or the one that was frozen at a release."""
+@record
+class RecoveryEvidence:
+    """The numbers behind a verdict on a cell's recovery, in fractions of all items.
+
+    Per item X = what recovery gained in the baseline minus what it gains now, both over the compressed sibling. ``counts``: of
+    items with X = -2, -1, 0, 1, 2. ``loss``: the mean of X, positive where less is won back. The rest as in ``Evidence``.
+    """
+
+    counts: tuple[int, int, int, int, int]
+    gain_baseline: float
+    gain_candidate: float
+    loss: Estimate
+    m0: float
+    m1: float
+    p_fail: float
+    p_pass: float
+    level_fail: float
+    level_pass: float
+    sigma_recompression: float
+    items_needed: int | None
+    n_planned: int
+
+    @property
+    def n_items(self) -> int:
+        """The items that were compared."""
+        return sum(self.counts)
+
+
+Anchor = Literal["last", "release", "dense"]
+"""What a verdict compares with: the accepted baseline, the one that was frozen at a release, or the model's dense cell."""
 
 
 @record
 class Verdict:
-    """The gate's word on one task of a cell, or on the cell (``task == "pooled"``).
+    """The gate's word on one task of a cell, on the cell (``task == "pooled"``), or on its recovery (``"recovery"``).
 
-    ``reason`` is one sentence for people. ``evidence`` is None only where nothing could be compared (INVALID, or an
-    UNINFORMATIVE task). ``identical``: PASS because nothing changed. ``fails``: whether the policy makes it a failure.
+    ``reason`` is one sentence for people. ``evidence`` is None where nothing could be compared (INVALID, or an
+    UNINFORMATIVE task), and of a recovery, whose numbers are in ``gain``. ``identical``: PASS because nothing changed.
+    ``fails``: whether the policy makes it a failure.
     """
 
     cell: str
@@ -110,25 +139,33 @@ class Verdict:
     reason: str
     evidence: Evidence | None
     anchor: Anchor = "last"
+    gain: RecoveryEvidence | None = None
 
 
 POOLED = "pooled"
 """The name of a cell's own case beside those of its tasks; no task may be called so."""
 
+RECOVERED = "recovery"
+"""The name of the case that asks whether a cell's recovery wins back what it did; no task may be called so."""
+
 
 @record
 class CellVerdict:
-    """All verdicts of a cell: per task in matrix order, then the pool (None, "skipped", when declared tasks were left out)."""
+    """All verdicts of a cell: per task in matrix order, then the pool (None, "skipped", when declared tasks were left out).
+
+    ``recovery``: None for cells without one, and skipped with the pool or when the compressed sibling was not measured.
+    """
 
     cell: Cell
     profile: str
     tasks: tuple[Verdict, ...]
     pooled: Verdict | None
+    recovery: Verdict | None = None
 
     @property
     def all(self) -> tuple[Verdict, ...]:
-        """The verdicts of the tasks, then the pool's where there is one."""
-        return self.tasks if self.pooled is None else (*self.tasks, self.pooled)
+        """The verdicts of the tasks, then the pool's and the recovery's where there are any."""
+        return (*self.tasks, *(verdict for verdict in (self.pooled, self.recovery) if verdict is not None))
 
     def said(self, put: Callable[[str], str]) -> CellVerdict:
         """The same verdicts with their reasons as ``put`` words them."""

@@ -13,7 +13,7 @@ from harness.core.errors import ConfigError, UnknownNameError
 from harness.core.records import Cell, record
 from harness.core.serial import read_toml
 from harness.core.shelf import Shelf, unknown_name
-from harness.core.verdicts import POOLED
+from harness.core.verdicts import POOLED, RECOVERED
 from harness.knowledge import KNOWLEDGE
 from harness.models import MODELS
 from harness.recovery import RECOVERY
@@ -101,7 +101,7 @@ class Matrix:
 
     def dense_of(self, plan: CellPlan) -> CellPlan | None:
         """The declared dense cell of the same model, if there is one."""
-        return next((p for p in self.cells.values() if p.cell.is_dense and p.cell.model == plan.cell.model), None)
+        return self.cells.get(plan.cell.dense.id)
 
     @property
     def n_tasks(self) -> int:
@@ -121,6 +121,12 @@ def read_matrix(path: Path, profile: str) -> Matrix:
     if not cells:
         raise ConfigError(f"{path}: profile {profile!r} has no cells: name it in the `profiles` of a [[grid]].")
     return Matrix(path=path, profile=profile, cells=cells)
+
+
+def declared_cells(path: Path) -> frozenset[str]:
+    """The ids of the cells of every profile. Raises as ``read_matrix``."""
+    text = read_toml(path, MatrixFile)
+    return frozenset(cell for profile in text.profiles for cell in _cells(text, profile))
 
 
 def _cells(text: MatrixFile, profile: str) -> dict[str, CellPlan]:
@@ -143,8 +149,9 @@ def _check_entries(text: MatrixFile) -> None:
     for name in (*text.profiles, *text.tasks):
         if not _FILE_NAME.fullmatch(name):
             raise ConfigError(f"{name!r} can't be the name of a profile or task: use letters, digits, '_', '-' and '.'.")
-    if POOLED in text.tasks:
-        raise ConfigError(f"a task can't be called {POOLED!r}: that is the name of a cell's own case; rename it.")
+    for name in (POOLED, RECOVERED):
+        if name in text.tasks:
+            raise ConfigError(f"a task can't be called {name!r}: that is the name of a cell's own case; rename it.")
     for grid in text.grid:
         _known("profile", grid.profiles, text.profiles)
         _known("compression", grid.compressions, text.compressions)

@@ -5,19 +5,24 @@ Pure: records in, verdicts out; no model, no clock, no files but the policy's ow
 """
 
 from harness.gate.bench import noise_spread
+from harness.gate.dense import Dense
 from harness.gate.feasibility import Feasibility, feasibility
 from harness.gate.judge import exit_code, judge, undecided
 from harness.gate.policy import Family, Mode, Policy, read_policy
+from harness.gate.sibling import Sibling, sibling_left_out
 
 __all__ = [
+    "Dense",
     "Family",
     "Feasibility",
     "Mode",
     "Policy",
+    "Sibling",
     "exit_code",
     "feasibility",
     "judge",
     "noise_spread",
     "read_policy",
+    "sibling_left_out",
     "undecided",
 ]

@@ -9,10 +9,10 @@ import numpy as np
 
 from harness.baseline import Baseline, NoiseRun, pooled_differences
 from harness.core.records import Cell, CellRun
-from harness.core.verdicts import POOLED, Anchor, CellVerdict, Estimate, Evidence, Status, Verdict
+from harness.core.verdicts import POOLED, RECOVERED, Anchor, CellVerdict, Estimate, Evidence, RecoveryEvidence, Status, Verdict
 from harness.gate.comparison import Comparison, Incomparable
 from harness.gate.decision import Unit, decide, weigh
-from harness.gate.policy import Family, Mode, Policy
+from harness.gate.policy import Family, Margins, Mode, Policy
 from harness.gate.reasons import explain, explain_cut_off, explain_identical, explain_stopped, explain_uninformative
 from harness.gate.trail import Trail
 from harness.stats.intervals import wilson
@@ -78,7 +78,7 @@ def noise_spread(runs: Sequence[NoiseRun], n_items: Mapping[str, int]) -> Spread
 class Bench:
     """Everything of a verdict that is the same for all units of a cell.
 
-    ``share``: of each error rate, for this anchor (a half where there are two).
+    ``cell_share`` and ``task_share``: of the levels of the cell and of a task, for this anchor (a half where there are two).
     """
 
     cell: Cell
@@ -87,12 +87,22 @@ class Bench:
     family: Family
     mode: Mode
     anchor: Anchor = "last"
-    share: float = 1.0
+    cell_share: float = 1.0
+    task_share: float = 1.0
 
-    def all_invalid(self, reason: str, names: Sequence[str], pooled: bool = True) -> CellVerdict:
+    def all_invalid(self, reason: str, names: Sequence[str], *, has_recovery: bool) -> CellVerdict:
         """INVALID for all of the cell."""
-        tasks = tuple(self._verdict(name, Status.INVALID, reason) for name in names)
-        return CellVerdict(self.cell, self.profile, tasks, self._verdict(POOLED, Status.INVALID, reason) if pooled else None)
+        tasks = tuple(self.invalid(name, reason) for name in names)
+        recovery = self.invalid(RECOVERED, reason) if has_recovery else None
+        return CellVerdict(self.cell, self.profile, tasks, self.invalid(POOLED, reason), recovery)
+
+    def invalid(self, name: str, reason: str) -> Verdict:
+        """INVALID for one unit."""
+        return self._verdict(name, Status.INVALID, reason)
+
+    def recovery(self, status: Status, reason: str, gain: RecoveryEvidence | None, *, identical: bool = False) -> Verdict:
+        """The verdict on the cell's recovery."""
+        return replace(self._verdict(RECOVERED, status, reason, identical=identical), gain=gain)
 
     def task(self, name: str, found: Comparison | Incomparable, noise: Noise, cell_is_red: bool) -> Verdict:
         """The guard on one task. A task that the cell's own FAIL cut off is INCONCLUSIVE."""
@@ -112,7 +122,7 @@ class Bench:
             margins=self.policy.task if self.anchor == "last" else self.policy.release_task,
             flip_rate=noise.flip_rate(found, self.policy),
             chance=found.info.chance,
-            level_fail=self.share * self.family.task_level(self.policy),
+            level_fail=self.task_share * self.family.task_level(self.policy),
             spread=noise.spread([found]),
         )
 
@@ -143,12 +153,17 @@ class Bench:
         return Unit(
             trail=trail,
             n_correct_before=_right_before(members, kept, len(trail.n_fed)),
-            margins=self.policy.cell if self.anchor == "last" else self.policy.release_cell,
+            margins=self._cell_margins(),
             flip_rate=noise.pooled_flip_rate(members, self.policy),
             chance=0.0,
-            level_fail=self.share * self.family.cell_level(self.policy),
+            level_fail=self.cell_share * self.family.cell_level(self.policy),
             spread=noise.spread(members),
         )
+
+    def _cell_margins(self) -> Margins:
+        if self.anchor == "dense" and (floor := self.policy.floor_of(self.cell)) is not None:
+            return floor.margins
+        return self.policy.cell if self.anchor == "last" else self.policy.release_cell
 
     def _decide(self, name: str, unit: Unit, reused: bool, limited: bool, cell_is_red: bool = False) -> Verdict:
         if not unit.counts.n_items:
@@ -165,8 +180,8 @@ class Bench:
             n_fed, n_all = unit.counts.n_items, unit.trail.n_planned
             if not cell_is_red:
                 return self._verdict(name, Status.INVALID, explain_cut_off(name, n_fed, n_all), evidence)
-            return self._verdict(name, status, explain_stopped(name, evidence), evidence)
-        return self._verdict(name, status, explain(self.cell.id, name, status, evidence), evidence)
+            return self._verdict(name, status, explain_stopped(name, n_fed, n_all), evidence)
+        return self._verdict(name, status, explain(self.cell.id, name, status, evidence, self.anchor), evidence)
 
     def is_informative(self, found: Comparison) -> bool:
         """Whether the baseline knows clearly more than chance and the commonest answer do."""
@@ -181,8 +196,8 @@ class Bench:
         self, task: str, status: Status, reason: str, evidence: Evidence | None = None, identical: bool = False
     ) -> Verdict:
         fails = self.policy.fails_in(self.mode, status)
-        reason = reason if self.anchor == "last" else f"against the frozen release anchor: {reason}"
-        return Verdict(self.cell.id, task, status, identical, fails, reason, evidence, self.anchor)
+        against = {"last": "", "release": "against the frozen release anchor: ", "dense": f"against {self.cell.dense.id}: "}
+        return Verdict(self.cell.id, task, status, identical, fails, against[self.anchor] + reason, evidence, self.anchor)
 
 
 def _right_before(members: Sequence[Comparison], kept: Sequence[np.ndarray], n_rounds: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from harness.baseline import Baseline, identity_differences, propose_command
-from harness.core.records import CellRun, Item, Items, Outcomes, TaskInfo, TaskRun
+from harness.core.records import Cell, CellRun, Item, Items, Outcomes, TaskInfo, TaskRun
 from harness.core.verdicts import PairedCounts
 from harness.gate.trail import Trail
 
@@ -84,20 +84,47 @@ def compare(run: CellRun, baseline: Baseline, name: str) -> Comparison | Incompa
     if name not in baseline.record.tasks:
         command = propose_command(cell, replaces=True)
         return Incomparable(f"the baseline of {cell} has no task {name!r}: accept one with {command}.")
-    known = baseline.record.tasks[name]
-    rules = _differing_rules(task, known.info, known.scorer)
-    if rules:
-        return Incomparable(f"{'; '.join(rules)}: {_propose(cell)}")
-    joined = _join(baseline.outcomes[name], known.info, task)
-    if isinstance(joined, Incomparable):
-        return Incomparable(f"{joined.reason}: {_propose(cell)}")
-    if task.info.spec_digest != known.info.spec_digest:
-        return Incomparable(f"the task is set up differently (another specification digest, the same items): {_propose(cell)}")
-    reused = task.origin == "baseline"
-    if reused and (changed := identity_differences(baseline.record.provenance, run.record.provenance)):
+    found = _pair(task, baseline, name, "baseline")
+    if isinstance(found, Incomparable):
+        return Incomparable(
+            f"{found.reason}: nothing was compared; measure with the baseline's, or accept a new one with "
+            f"{propose_command(cell, replaces=True)}."
+        )
+    if task.origin != "baseline":
+        return found
+    if changed := identity_differences(baseline.record.provenance, run.record.provenance):
         return Incomparable(
             f"the run shows the baseline's own outcomes although {', '.join(changed)} changed: measure it again."
         )
+    return replace(found, reused=True)
+
+
+def compare_dense(run: CellRun, dense: Baseline, name: str) -> Comparison | Incomparable:
+    """One task of a run beside the dense cell's; Incomparable unless both answered the same items the same way."""
+    cell = dense.record.cell.id
+    if name not in dense.record.tasks:
+        return Incomparable(f"{cell} has no task {name!r}: {again(dense.record.cell)}.")
+    found = _pair(run.runs[name], dense, name, "dense cell")
+    return Incomparable(f"{found.reason}: {again(dense.record.cell)}.") if isinstance(found, Incomparable) else found
+
+
+def again(dense: Cell) -> str:
+    """What gives a record of the dense cell that cells can be held against."""
+    return (
+        f"measure {dense.id} in the same run, or accept a new baseline of it with {propose_command(dense.id, replaces=True)}"
+    )
+
+
+def _pair(task: TaskRun, before: Baseline, name: str, whose: str) -> Comparison | Incomparable:
+    """The items of a task and of a record of it, joined; the reason, without a remedy, where they can't be."""
+    known = before.record.tasks[name]
+    if rules := _differing_rules(task, known.info, known.scorer, whose):
+        return Incomparable("; ".join(rules))
+    joined = _join(before.outcomes[name], known.info, task, whose)
+    if isinstance(joined, Incomparable):
+        return joined
+    if task.info.spec_digest != known.info.spec_digest:
+        return Incomparable("the task is set up differently (another specification digest, the same items)")
     return Comparison(
         name=name,
         info=known.info,
@@ -105,20 +132,14 @@ def compare(run: CellRun, baseline: Baseline, name: str) -> Comparison | Incompa
         before=joined,
         now=task.outcomes.correct,
         n_all=task.info.n_items,
-        known=baseline.outcomes[name].digests,
-        n_right_before=int(baseline.outcomes[name].correct.sum()),
-        reused=reused,
+        known=before.outcomes[name].digests,
+        n_right_before=int(before.outcomes[name].correct.sum()),
+        reused=False,
         limited=task.info.limit is not None,
     )
 
 
-def _propose(cell: str) -> str:
-    return (
-        f"nothing was compared; measure with the baseline's, or accept a new one with {propose_command(cell, replaces=True)}."
-    )
-
-
-def _differing_rules(task: TaskRun, known: TaskInfo, scorer: str) -> list[str]:
+def _differing_rules(task: TaskRun, known: TaskInfo, scorer: str, whose: str) -> list[str]:
     pairs = (
         ("data version", known.data_version, task.info.data_version),
         ("protocol", known.protocol, task.info.protocol),
@@ -126,10 +147,10 @@ def _differing_rules(task: TaskRun, known: TaskInfo, scorer: str) -> list[str]:
         ("tie rule", known.tie_rule, task.info.tie_rule),
         ("scorer", scorer, task.scorer),
     )
-    return [f"the {word} differs ({old!r} in the baseline, {new!r} now)" for word, old, new in pairs if old != new]
+    return [f"the {word} differs ({old!r} in the {whose}, {new!r} now)" for word, old, new in pairs if old != new]
 
 
-def _join(before: Outcomes, known: TaskInfo, task: TaskRun) -> Bool[np.ndarray, " n"] | Incomparable:
+def _join(before: Outcomes, known: TaskInfo, task: TaskRun, whose: str) -> Bool[np.ndarray, " n"] | Incomparable:
     """Whether each of the run's items was right before, in the run's order. A limited run, or one that was decided early,
     is compared on its own items."""
     now = task.outcomes
@@ -143,18 +164,18 @@ def _join(before: Outcomes, known: TaskInfo, task: TaskRun) -> Bool[np.ndarray, 
     is_early = len(now) < task.info.n_items and task.info.items_digest == known.items_digest
     is_part = (task.info.limit is not None or is_early) and not new  # the baseline knows every item of it
     if new or (missing and not is_part):
-        return Incomparable(_items_sentence(task, len(before), new, missing))
+        return Incomparable(_items_sentence(task, len(before), new, missing, whose))
     if len(place) != len(before) or len(set(now.digests)) != len(now):
         return Incomparable("the same item stands more than once among the outcomes")
     return before.correct[np.fromiter((place[digest] for digest in now.digests), np.intp, len(now))]
 
 
-def _items_sentence(task: TaskRun, n_before: int, new: list[str], missing: set[str]) -> str:
+def _items_sentence(task: TaskRun, n_before: int, new: list[str], missing: set[str], whose: str) -> str:
     relabelled = _count_relabelled(task.items, set(new), missing)
     told = f", {relabelled} of them re-labelled (the same question with another right answer)" if relabelled else ""
     cut = f" (the run was limited to {task.info.limit})" if task.info.limit is not None else ""
     return (
-        f"its items are not the baseline's: of {n_before:,} there, {len(missing):,} are missing and "
+        f"its items are not the {whose}'s: of {n_before:,} there, {len(missing):,} are missing and "
         f"{len(new):,} are new{told}{cut}"
     )
 

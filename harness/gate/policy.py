@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
 from harness.baseline import ENGINE_PARTS
-from harness.core.records import ScoreClass, record
+from harness.core.records import Cell, ScoreClass, record
 from harness.core.serial import read_toml
 from harness.core.verdicts import Status
 from harness.stats.multiplicity import bonferroni
@@ -74,6 +75,22 @@ class Fails:
 
 
 @record
+class DenseFloor:
+    """What a cell may lose against the dense cell of its model, as a fraction of all items.
+
+    ``cells`` is a pattern of cell ids, with ``*`` and ``?``: ``*_4bit-rtn_*`` are all cells of that compression.
+    """
+
+    cells: str
+    max_loss: float
+
+    @property
+    def margins(self) -> Margins:
+        """One line for both: FAIL proves that more was lost, PASS that less was, whatever N."""
+        return Margins(m0=self.max_loss, m1_floor=self.max_loss, m1_flips=0.0, m1_items=0.0, m1_cap=self.max_loss)
+
+
+@record
 class Policy:
     """The gate's settings; see ``suites/policy.toml`` for what each means."""
 
@@ -90,8 +107,16 @@ class Policy:
     task: Margins
     release_cell: Margins
     release_task: Margins
+    recovery: Margins
     fails: Fails
     require_same: tuple[str, ...]
+    dense_floor: tuple[DenseFloor, ...] = ()
+
+    def floor_of(self, cell: Cell) -> DenseFloor | None:
+        """The first floor whose pattern is the cell's; None where it has none, as a dense cell never has."""
+        if cell.is_dense:
+            return None
+        return next((floor for floor in self.dense_floor if fnmatchcase(cell.id, floor.cells)), None)
 
     def fails_in(self, mode: Mode, status: Status) -> bool:
         """Whether a verdict fails in this mode."""
@@ -149,9 +174,14 @@ def policy_problems(policy: Policy) -> Iterator[tuple[str, str]]:
     yield from _margin_problems("task", policy.task)
     yield from _margin_problems("release_cell", policy.release_cell)
     yield from _margin_problems("release_task", policy.release_task)
+    yield from _margin_problems("recovery", policy.recovery)
     for part in policy.require_same:
         if part not in ENGINE_PARTS:
             yield "require_same", f"{part!r} is no part of an engine; known: {', '.join(ENGINE_PARTS)}."
+    for number, floor in enumerate(policy.dense_floor):
+        if not 0 < floor.max_loss < 1:
+            got = f"got {floor.max_loss} for cells {floor.cells!r}"
+            yield f"dense_floor.{number}.max_loss", f"expected a loss between 0 and 1 (both excluded), {got}."
     yield from _fails_problems("fails.commit", policy.fails.commit)
     yield from _fails_problems("fails.release", policy.fails.release)
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from harness.baseline import propose_command
-from harness.core.verdicts import Estimate, Evidence, Status
+from harness.core.verdicts import Anchor, Estimate, Evidence, RecoveryEvidence, Status
 
 
-def explain(cell: str, task: str, status: Status, evidence: Evidence) -> str:
+def explain(cell: str, task: str, status: Status, evidence: Evidence, anchor: Anchor = "last") -> str:
     """The sentence of a decided unit.
 
     The command in it accepts the present state, for losses that were meant.
     """
+    accept = (
+        "raise max_loss of its [[dense_floor]] in the policy" if anchor == "dense" else propose_command(cell, loosens=True)
+    )
     what = f"{task} {_changed(evidence.loss.value)} ({_interval(evidence.loss)}; {_flips(evidence)})"
     if status is Status.REGRESSED:
         return (
             f"{what}: a loss above the {points(evidence.m0)} pt margin is proven (p {evidence.p_fail:.1g} < "
-            f"{evidence.level_fail:.1g}). Look at the lost items in the report; if the loss is meant, "
-            f"{propose_command(cell, loosens=True)}."
+            f"{evidence.level_fail:.1g}). Look at the lost items in the report; if the loss is meant, {accept}."
         )
     if status is Status.IMPROVED:
         return (
@@ -48,12 +50,43 @@ def explain_cut_off(task: str, n_fed: int, n_all: int) -> str:
     )
 
 
-def explain_stopped(task: str, evidence: Evidence) -> str:
+def explain_stopped(task: str, n_fed: int, n_all: int) -> str:
     """The sentence of a task that was cut off because its cell had regressed."""
     return (
-        f"{task}: the cell had regressed after {evidence.counts.n_items:,} of this task's {evidence.n_planned:,} items, so "
+        f"{task}: the cell had regressed after {n_fed:,} of this task's {n_all:,} items, so "
         "the rest was not measured; --harness-full measures all."
     )
+
+
+def explain_recovery(cell: str, sibling: str, status: Status, gain: RecoveryEvidence) -> str:
+    """The sentence of a recovery that was compared: REGRESSED, PASS or INCONCLUSIVE."""
+    early = f", decided early of {gain.n_planned:,}" if gain.n_items < gain.n_planned else ""
+    noise = (
+        f", re-compressing alone moves it by up to {points(gain.sigma_recompression)} pt" if gain.sigma_recompression else ""
+    )
+    what = (
+        f"recovery {_won_back(gain.loss.value)} ({_interval(gain.loss)}): {points(gain.gain_baseline)} pt over {sibling} in "
+        f"the baseline, {points(gain.gain_candidate)} pt now, on {gain.n_items:,} items{early}{noise}"
+    )
+    if status is Status.REGRESSED:
+        return (
+            f"{what}: that more than {points(gain.m0)} pt less is won back is proven (p {gain.p_fail:.1g} < "
+            f"{gain.level_fail:.1g}). If that is meant, {propose_command(cell, loosens=True)}."
+        )
+    if status is Status.PASS:
+        excluded = f"that {points(gain.m1)} pt less or worse is won back is excluded"
+        return f"{what}: {excluded} (p {gain.p_pass:.1g} < {gain.level_pass:.1g})."
+    more = (
+        "no number of items that anyone would measure decides it at these rates."
+        if gain.items_needed is None
+        else f"about {gain.items_needed:,} more items would decide, or a larger margin in the policy."
+    )
+    return f"{what}: neither a loss above {points(gain.m0)} pt of it nor one below {points(gain.m1)} pt is proven; {more}"
+
+
+def explain_unchanged_recovery(sibling: str, n_items: int) -> str:
+    """The sentence of a recovery where neither cell changed."""
+    return f"recovery: not one of {n_items:,} items flipped, here or in {sibling}, so it wins back what it did."
 
 
 def explain_uninformative(task: str, accuracy: Estimate, floor: float, margin: float) -> str:
@@ -82,6 +115,12 @@ def _changed(loss: float) -> str:
     return f"lost {points(loss)} pt" if loss > 0 else f"gained {points(-loss)} pt"
 
 
+def _won_back(loss: float) -> str:
+    if loss == 0:
+        return "wins back as much as before"
+    return f"wins back {points(abs(loss))} pt {'less' if loss > 0 else 'more'} than before"
+
+
 def _interval(loss: Estimate) -> str:
     return f"{100 * loss.level:g} % interval of the loss {points(loss.low)} to {points(loss.high)} pt"
 
@@ -96,6 +135,8 @@ def _flips(evidence: Evidence) -> str:
 
 
 def _more(evidence: Evidence) -> str:
+    if evidence.items_needed is None and not evidence.sigma_recompression:
+        return "the loss lies on the margin itself, where no number of items decides."
     if evidence.items_needed is None:
         return "no number of items would decide against this spread of re-compressions: use a reproducible method."
     items = "item" if evidence.items_needed == 1 else "items"

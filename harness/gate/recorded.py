@@ -19,8 +19,9 @@ from harness.core.verdicts import POOLED, CellVerdict, Status
 from harness.gate.bench import Bench, Noise
 from harness.gate.comparison import Comparison, compare
 from harness.gate.decision import Unit
-from harness.gate.judge import judge, judgings, undecided
+from harness.gate.judge import judge, undecided
 from harness.gate.policy import Family, Policy
+from harness.gate.sides import benches
 from harness.gate.simulation import Fates, SimulatedCell, SimulatedTask, bounds_of
 from harness.stats.boundaries import Bounds
 from harness.stats.recompression import draw_shifts
@@ -115,10 +116,9 @@ class Recorded:
 
     def units(self) -> tuple[AnchorUnits, ...]:
         """What the gate tests of a candidate, against each anchor."""
-        run, by = self.candidate(), judgings(self.policy, self.family, "commit", has_release=self.release is not None)
-        return tuple(
-            AnchorUnits.of(run, judging.bench(run), baseline) for judging, baseline in zip(by, self.anchors, strict=True)
-        )
+        run = self.candidate()
+        by = benches(run, self.policy, self.family, "commit", has_last=True, has_release=self.release is not None)
+        return tuple(AnchorUnits.of(run, bench, baseline) for bench, baseline in zip(by.values(), self.anchors, strict=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.core.errors import EXIT_USAGE, ConfigError, HarnessError
-from harness.core.verdicts import POOLED, Status
+from harness.core.verdicts import POOLED, RECOVERED, Status
 from harness.execution.matrix import Matrix, read_matrix
 from harness.plugin.cases import CaseId, GateCase, case_ids
 from harness.plugin.keys import (
@@ -29,6 +29,9 @@ from harness.plugin.keys import (
     verdict_of,
 )
 from harness.plugin.settings import add_options
+
+_LAST = {POOLED: 1, RECOVERED: 2}
+"""The cases that come after those of a cell's tasks, in this order."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,7 +83,7 @@ def _matrix(config: pytest.Config, folder: Path) -> Matrix:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A cell's cases side by side, its pool last; all other tests stay where they are."""
+    """A cell's cases side by side, its pool and its recovery last; all other tests stay where they are."""
     trouble = config.stash.get(TROUBLE, None)
     if trouble is not None:
         _refuse(config, items, str(trouble))
@@ -96,7 +99,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     cells: dict[str, int] = {}
     for index in places:
         cells.setdefault(_cell_id(items[index]), len(cells))
-    ordered = sorted((items[i] for i in places), key=lambda item: (cells[_cell_id(item)], _task(item) == POOLED))
+    ordered = sorted((items[i] for i in places), key=lambda item: (cells[_cell_id(item)], _LAST.get(_task(item), 0)))
     for index, item in zip(places, ordered, strict=True):
         items[index] = item
 
@@ -112,7 +115,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Note which tasks this run's selection measures for each cell."""
     selected: dict[str, list[str]] = {}
     for item in session.items:
-        if _case(item) is not None and _task(item) != POOLED:
+        if _case(item) is not None and _task(item) not in _LAST:
             selected.setdefault(_cell_id(item), []).append(_task(item))
     has_cases = any(_case(item) is not None for item in session.items)
     if has_cases and not session.config.option.collectonly:
@@ -151,7 +154,7 @@ def harness_case(request: pytest.FixtureRequest) -> GateCase:
     """One judged case of the gate; ``harness_case.check()`` ends the test as the verdict says."""
     case: CaseId = request.param
     try:
-        verdict, left_out = request.config.stash[SESSION].case(case)
+        verdict, skipped = request.config.stash[SESSION].case(case)
     except HarnessError as error:  # nothing that one cell could answer for: the policy, the request, the report folder
         told = request.config.stash[SESSION].settings.place(case.matrix.path).complete(str(error))
         if not note_refusal(request.config, told, error.exit_code):
@@ -163,7 +166,7 @@ def harness_case(request: pytest.FixtureRequest) -> GateCase:
         request.node.stash[OF_CELL] = request.config.stash[SESSION].verdicts_of(case)
         if verdict.status is Status.INVALID:
             pytest.fail(f"INVALID: {verdict.reason}", pytrace=False)  # in a fixture: an error, not a failure
-    return GateCase(str(case), verdict, left_out)
+    return GateCase(str(case), verdict, skipped)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""One pytest case a (cell, task), and one for the cell's pool: how a verdict becomes a pytest outcome."""
+"""One pytest case a (cell, task), one for the cell's pool, one for its recovery: how a verdict becomes a pytest outcome."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from harness.core.verdicts import POOLED, Status, Verdict
+from harness.core.verdicts import POOLED, RECOVERED, Status, Verdict
 from harness.execution.matrix import CellPlan, Matrix
 
 CASE = re.compile(r"\[(?P<cell>[a-z0-9.\-]+_[a-z0-9.\-]+_[a-z0-9.]+)[^\[]*-[^\[]*\]$")
@@ -16,7 +16,7 @@ CASE = re.compile(r"\[(?P<cell>[a-z0-9.\-]+_[a-z0-9.\-]+_[a-z0-9.]+)[^\[]*-[^\[]
 
 @dataclass(frozen=True, slots=True)
 class CaseId:
-    """Which case: a cell of the matrix and one of its tasks, or ``pooled``."""
+    """Which case: a cell of the matrix and one of its tasks, ``pooled`` or ``recovery``."""
 
     matrix: Matrix
     plan: CellPlan
@@ -27,22 +27,27 @@ class CaseId:
 
 
 def case_ids(matrix: Matrix) -> list[CaseId]:
-    """Every case of a profile: cell by cell, a cell's tasks in matrix order, its pool last."""
-    return [CaseId(matrix, plan, task) for plan in matrix.cells.values() for task in (*plan.tasks, POOLED)]
+    """Every case of a profile: cell by cell, a cell's tasks in matrix order, then its pool, then its recovery."""
+    return [CaseId(matrix, plan, task) for plan in matrix.cells.values() for task in (*plan.tasks, *_whole(plan))]
+
+
+def _whole(plan: CellPlan) -> tuple[str, ...]:
+    """The cases of a cell that need all of its tasks."""
+    return (POOLED,) if plan.cell.sibling is None else (POOLED, RECOVERED)
 
 
 @dataclass(frozen=True, slots=True)
 class GateCase:
-    """A judged case as a test sees it."""
+    """A judged case as a test sees it. ``skipped`` says why there is no verdict."""
 
     id: str
     verdict: Verdict | None
-    left_out: tuple[str, ...]
+    skipped: str
 
     def check(self) -> None:
         """End the test as the verdict says: pass, fail, or skip with the verdict's own sentence."""
         if self.verdict is None:
-            pytest.skip(f"the pool of {self.id} needs every task of the cell; left out here: {', '.join(self.left_out)}")
+            pytest.skip(self.skipped)
         if self.verdict.fails:
             pytest.fail(self.verdict.reason, pytrace=False)
         if self.verdict.status is Status.UNINFORMATIVE:

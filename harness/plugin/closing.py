@@ -15,7 +15,7 @@ import pytest
 
 from harness.core.errors import EXIT_INVALID, EXIT_REGRESSED, HarnessError
 from harness.core.run_folder import keep_only
-from harness.core.verdicts import POOLED, Verdict
+from harness.core.verdicts import POOLED, RECOVERED, Verdict
 from harness.execution.matrix import read_matrix
 from harness.plugin.cases import case_ids
 from harness.plugin.keys import MATRICES, cell_verdicts_of, has_crashed, matrix_of, settings_of, verdict_of
@@ -48,7 +48,7 @@ class Closing:
             self._has_crashes = True
         elif report.failed:
             self._has_other_failures = True
-        elif report.skipped and "[" in report.nodeid and report.nodeid.endswith(f"-{POOLED}]"):
+        elif report.skipped and "[" in report.nodeid and report.nodeid.endswith((f"-{POOLED}]", f"-{RECOVERED}]")):
             self._n_left_out += 1
 
     @pytest.hookimpl(optionalhook=True)
@@ -75,7 +75,9 @@ class Closing:
         if self._matrix_path is None:
             if code == pytest.ExitCode.OK and self._n_left_out:
                 session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
-                self._trouble = "nothing was judged: only pools were selected, and a pool needs every task of its cell."
+                self._trouble = (
+                    "nothing was judged: a pool, or a recovery, was selected alone, and needs every task of its cell."
+                )
             return
         from harness.review import Review
 

@@ -7,19 +7,31 @@ from dataclasses import dataclass, field
 
 from harness.baseline import Baseline, Informative, load_baseline, load_release
 from harness.core.errors import EXIT_USAGE, HarnessError
-from harness.core.records import CellFailure, CellRun
+from harness.core.records import Cell, CellFailure, CellRun
 from harness.core.run_folder import UNFINISHED, write_cell
-from harness.core.verdicts import POOLED, CellVerdict, Verdict
+from harness.core.verdicts import POOLED, RECOVERED, CellVerdict, Verdict
 from harness.execution.local import MeasureOptions, crashed, measure_cell
 from harness.execution.matrix import CellPlan, Matrix
 from harness.execution.progress import LogToProgress, Progress
 from harness.execution.propose import propose
 from harness.execution.store import Store
-from harness.gate import Policy, feasibility, judge, noise_spread, read_policy, undecided
+from harness.gate import Dense, Policy, Sibling, feasibility, judge, noise_spread, undecided
 from harness.plugin.cases import CaseId
 from harness.plugin.settings import Settings
-from harness.review import POLICY, family_of
+from harness.review import family_of, policy_of, sibling_of, why_no_recovery
 from harness.stats.recompression import NO_SPREAD
+
+_WHOLE = {POOLED: "pool", RECOVERED: "recovery"}
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What a cell is judged against."""
+
+    baseline: Baseline | None = None
+    release: Baseline | None = None
+    dense: Dense | None = None
+    sibling: Sibling | None = None
 
 
 @dataclass(slots=True)
@@ -30,21 +42,25 @@ class GateSession:
     progress: Progress
     selected: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _verdicts: dict[str, CellVerdict] = field(default_factory=dict)
+    _shared: dict[str, CellRun | CellFailure] = field(default_factory=dict)
 
-    def case(self, case: CaseId) -> tuple[Verdict | None, tuple[str, ...]]:
-        """A case's verdict, and the tasks of its cell that this run leaves out (then a pool has no verdict).
+    def case(self, case: CaseId) -> tuple[Verdict | None, str]:
+        """A case's verdict, or why it has none: a pool and a recovery need every task, a recovery also its sibling.
 
         The first case of a cell measures and judges the whole cell; a verdict is final when it is given.
         Raises ConfigError and other HarnessErrors that no cell can answer for (policy, disk).
         """
         plan = case.plan
         left_out = tuple(task for task in plan.tasks if task not in self._tasks(plan))
-        if case.task == POOLED and left_out:
-            return None, left_out
+        if case.task in (POOLED, RECOVERED) and left_out:
+            return (
+                None,
+                f"the {_WHOLE[case.task]} of {case} needs every task of the cell; left out here: {', '.join(left_out)}",
+            )
         found = self._verdicts.get(plan.cell.id)
         if found is None:
             found = self._verdicts[plan.cell.id] = self._measure_and_judge(case.matrix, plan)
-        return next((v for v in found.all if v.task == case.task), None), left_out
+        return next((v for v in found.all if v.task == case.task), None), why_no_recovery(found) or ""
 
     def verdicts_of(self, case: CaseId) -> tuple[Verdict, ...]:
         """Every verdict on a case's cell, once it was measured."""
@@ -54,30 +70,77 @@ class GateSession:
         return self.selected.get(plan.cell.id, ())
 
     def _measure_and_judge(self, matrix: Matrix, plan: CellPlan) -> CellVerdict:
-        policy = read_policy(matrix.path.parent / POLICY)
+        policy = policy_of(matrix)
         write_cell(self.settings.report_dir, CellFailure(plan.cell, plan.profile, UNFINISHED))
-        run = self._measure(matrix, plan, policy)
+        run = self._run_of(matrix, plan, policy)
         write_cell(self.settings.report_dir, run)
         try:
-            baseline, release = self._anchors(plan)
+            against = self._against(matrix, plan, policy)
         except HarnessError as error:
-            baseline, release, run = None, None, CellFailure(plan.cell, plan.profile, str(error))
-        declared, family = tuple(plan.tasks), family_of(matrix)
-        made = judge(run, baseline, policy, family, mode=self.settings.mode, declared_tasks=declared, release=release)
+            sibling = Sibling(None, None) if plan.cell.sibling is not None else None
+            against, run = Against(sibling=sibling), CellFailure(plan.cell, plan.profile, str(error))
+        made = judge(
+            run,
+            against.baseline,
+            policy,
+            family_of(matrix),
+            mode=self.settings.mode,
+            declared_tasks=tuple(plan.tasks),
+            release=against.release,
+            dense=against.dense,
+            sibling=against.sibling,
+        )
         return made.said(self.settings.place(matrix.path).complete)
 
-    def _anchors(self, plan: CellPlan) -> tuple[Baseline | None, Baseline | None]:
-        """The accepted baseline, and the release anchor."""
-        where = (self.settings.baseline_dir, plan.profile, plan.cell)
-        return load_baseline(*where), load_release(*where)
+    def _run_of(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> CellRun | CellFailure:
+        """The cell's own run; kept where other cells of this run need it, taken over where one needed it before."""
+        cell = plan.cell.id
+        if cell in self._shared and self.settings.baselines == "check":
+            return self._shared[cell]
+        run = self._measure(matrix, plan, policy)
+        if any(plan in self._needed(matrix, matrix.plan(other), policy) for other in self.selected if other in matrix.cells):
+            self._shared[cell] = run
+        return run
 
-    def _measure(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> CellRun | CellFailure:
+    def _needed(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> list[CellPlan]:
+        """The other cells of this run that the verdict on one cell needs."""
+        dense = plan.cell.dense.id if policy.floor_of(plan.cell) is not None else None
+        sibling = plan.cell.sibling.id if plan.cell.sibling is not None else None
+        return [
+            matrix.cells[cell] for cell in dict.fromkeys((dense, sibling)) if cell in matrix.cells and cell in self.selected
+        ]
+
+    def _against(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> Against:
+        """What a cell is judged against; cells of this run that it needs and that were not measured yet are measured now.
+
+        Under xdist another worker may measure them too: the store hands out what is there, and only a cell's own case writes.
+        """
+        root, profile = self.settings.baseline_dir, plan.profile
+        runs: dict[str, CellRun | CellFailure] = {}
+        for needed in self._needed(matrix, plan, policy):
+            if needed.cell.id not in self._shared:
+                self._shared[needed.cell.id] = self._measure(matrix, needed, policy, propose_first=False)
+            runs[needed.cell.id] = self._shared[needed.cell.id]
+        dense = None
+        if policy.floor_of(plan.cell) is not None:
+            found = runs.get(plan.cell.dense.id)
+            dense = Dense(found if isinstance(found, CellRun) else None, load_baseline(root, profile, plan.cell.dense))
+        sibling = None
+        if plan.cell.sibling is not None:
+            sibling = sibling_of(matrix, plan, runs.get(plan.cell.sibling.id), root)
+        return Against(load_baseline(root, profile, plan.cell), load_release(root, profile, plan.cell), dense, sibling)
+
+    def _is_reference(self, plan: CellPlan) -> bool:
+        """Whether recovered cells of this run are judged beside this one, item by item: then it is measured whole."""
+        return any(Cell.parse(other).sibling == plan.cell for other in self.selected)
+
+    def _measure(self, matrix: Matrix, plan: CellPlan, policy: Policy, *, propose_first: bool = True) -> CellRun | CellFailure:
         """The cell as measured, or why it could not be. What the user asked for wrongly (exit code 4) is raised."""
         settings, store = self.settings, Store.default()
         options = MeasureOptions(device=settings.device, data=settings.data, limit=settings.limit, fresh=settings.fresh)
         with LogToProgress(self.progress):
             try:
-                if settings.baselines != "check":
+                if propose_first:
                     propose(
                         matrix,
                         plan,
@@ -89,13 +152,21 @@ class GateSession:
                         reason=settings.reason or "first baseline of this cell",
                         informative=Informative(policy.informative_margin, policy.interval_level),
                     )
-                baseline, release = self._anchors(plan)
-                if baseline is not None:
-                    self._warn_if_hopeless(policy, baseline)
+                against = self._against(matrix, plan, policy)
+                if against.baseline is not None:
+                    self._warn_if_hopeless(policy, against.baseline)
 
                 def still_open(so_far: CellRun) -> Collection[str]:
-                    declared, family = tuple(plan.tasks), family_of(matrix)
-                    return undecided(so_far, baseline, policy, family, declared_tasks=declared, release=release)
+                    return undecided(
+                        so_far,
+                        against.baseline,
+                        policy,
+                        family_of(matrix),
+                        declared_tasks=tuple(plan.tasks),
+                        release=against.release,
+                        dense=against.dense,
+                        sibling=against.sibling,
+                    )
 
                 return measure_cell(
                     matrix,
@@ -104,8 +175,8 @@ class GateSession:
                     options=options,
                     store=store,
                     progress=self.progress,
-                    baseline=baseline,
-                    undecided=None if settings.full else still_open,
+                    baseline=against.baseline,
+                    undecided=None if settings.full or self._is_reference(plan) else still_open,
                 )
             except HarnessError as error:
                 if error.exit_code == EXIT_USAGE:

@@ -66,7 +66,13 @@ def _add_verdict(case: ET.Element, verdict: Verdict) -> None:
 
 
 def _numbers(verdict: Verdict) -> str:
-    evidence = verdict.evidence
+    evidence, gain = verdict.evidence, verdict.gain
+    if gain is not None:
+        return (
+            f"won back {fmt.points(gain.gain_baseline)} in the baseline, {fmt.points(gain.gain_candidate)} now; "
+            f"p_fail {fmt.p_value(gain.p_fail)} (level {fmt.level(gain.level_fail)}), "
+            f"p_pass {fmt.p_value(gain.p_pass)} (level {fmt.level(gain.level_pass)})"
+        )
     if evidence is None:
         return ""
     counts, loss = evidence.counts, evidence.loss

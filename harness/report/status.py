@@ -63,8 +63,8 @@ def view_status(verdict: Verdict | None) -> StatusView:
 
 
 def cases_of(verdict: CellVerdict) -> tuple[Verdict, ...]:
-    """All verdicts of a cell as a reader wants them: the pool first, then its tasks."""
-    return verdict.tasks if verdict.pooled is None else (verdict.pooled, *verdict.tasks)
+    """All verdicts of a cell as a reader wants them: the pool first, then its recovery, then its tasks."""
+    return (*(case for case in (verdict.pooled, verdict.recovery) if case is not None), *verdict.tasks)
 
 
 def cell_status(verdict: CellVerdict | None) -> StatusView:

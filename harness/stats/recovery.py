@@ -10,13 +10,18 @@ import math
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
-from scipy.special import ndtr, ndtri
+from scipy.optimize import brentq
+from scipy.special import ndtri, stdtrit
 
 from harness.core.verdicts import Estimate
+from harness.stats.recompression import NO_SPREAD, Spread, combined_quantile, combined_tail
 from harness.stats.sequential import BETS, log_mixture
 
 VALUES = (-2, -1, 0, 1, 2)
 """The values of X, in the order in which their counts stand."""
+
+_LARGEST = 2 - 1e-9
+"""The largest margin that is looked at; no mean of X is above 2."""
 
 _COLUMN = np.array(VALUES, dtype=np.float64)
 
@@ -64,8 +69,12 @@ def log_e_pass_recovery(counts: Real[np.ndarray, " 5 ..."], margin: float) -> Fl
     return log_e_fail_recovery(np.asarray(counts)[::-1], -margin)
 
 
-def p_recovery_worse(counts: Real[np.ndarray, " 5 ..."], margin: float) -> Float[np.ndarray, " ..."]:
+def p_recovery_worse(
+    counts: Real[np.ndarray, " 5 ..."], margin: float, spread: Spread = NO_SPREAD
+) -> Float[np.ndarray, " ..."]:
     """The one-sided p-value at full N of "recovery wins back at most ``margin`` less"; small when it wins back less.
+
+    ``spread``: how far re-compressing alone moves the mean of X.
 
     Wald on X, with one imagined item of X = -2 added. Plain Wald is up to 3.4 times too liberal at 0.04/24 where such items
     are rare: by chance there is none, and both mean and variance look better than they are. With it the exact size stays
@@ -79,15 +88,36 @@ def p_recovery_worse(counts: Real[np.ndarray, " 5 ..."], margin: float) -> Float
     _check_items(padded)
     padded[0] += 1
     n_items, mean, variance = _moments(padded)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(mean == margin, 0.0, (mean - margin) / np.sqrt(variance / n_items))
-    return np.asarray(ndtr(-z))
+    return combined_tail(mean - margin, variance / n_items, spread)
 
 
-def loss_of_gain(counts: Real[np.ndarray, " 5"], level: float) -> Estimate:
+def p_recovery_kept(rounds: Real[np.ndarray, " 5 rounds"], margin: float, level: float, spread: Spread = NO_SPREAD) -> float:
+    """The p-value, to be compared with ``level``, of "recovery wins back less by ``margin`` or more", however the run stopped.
+
+    ``rounds``: cumulative counts at the ends of the rounds so far. 1/max E. Where re-compressing alone moves the mean of X,
+    half of the level goes to how far it may have moved (Student's quantile, taken off the margin), half to the e-value, and
+    only the last of the rounds counts: hand in complete ones.
+
+    >>> rounds = np.array([[0, 0], [2, 4], [296, 992], [2, 4], [0, 0]])
+    >>> round(p_recovery_kept(rounds[:, :1], 0.03, 0.05), 3), round(p_recovery_kept(rounds, 0.03, 0.05), 5)
+    (0.116, 2e-05)
+    >>> round(p_recovery_kept(rounds, 0.03, 0.05, Spread(0.003, 8.0)), 4)
+    0.0008
+    """
+    if spread == NO_SPREAD:
+        logs = log_e_pass_recovery(rounds, margin)
+        return min(1.0, math.exp(-float(np.max(logs, initial=0.0))))
+    kept = margin - spread.sigma * float(stdtrit(spread.df, 1 - level / 2))
+    if kept <= -_LARGEST:
+        return 1.0
+    return min(1.0, 2 * math.exp(-max(0.0, float(log_e_pass_recovery(rounds[:, -1], kept)))))
+
+
+def loss_of_gain(counts: Real[np.ndarray, " 5"], level: float, spread: Spread = NO_SPREAD) -> Estimate:
     """The mean of X, how much less is won back as a fraction of all items, with its Wald interval; in [-2, 2].
 
-    Without any difference the interval is that of a rare event, +-2 z^2/(N + z^2), never of zero width.
+    Without any difference the interval is that of a rare event, +-2 z^2/(N + z^2), never of zero width. ``spread``: as in
+    ``p_recovery_worse``.
 
     >>> made = loss_of_gain(np.array([0, 5, 900, 85, 10]), 0.95)
     >>> round(made.value, 3), round(made.low, 4), round(made.high, 4)
@@ -96,7 +126,33 @@ def loss_of_gain(counts: Real[np.ndarray, " 5"], level: float) -> Estimate:
     n_items, mean, variance = (float(part) for part in _moments(np.asarray(counts, dtype=np.float64)))
     z = float(ndtri((1 + level) / 2))
     half = z * math.sqrt(variance / n_items) if variance > 0 else 2 * z * z / (n_items + z * z)
+    if spread != NO_SPREAD:
+        half = max(half, combined_quantile(variance / n_items, spread, (1 - level) / 2))
     return Estimate(mean, max(-2.0, mean - half), min(2.0, mean + half), level, "wald")
+
+
+def anytime_loss_of_gain(rounds: Real[np.ndarray, " 5 rounds"], level: float) -> Estimate:
+    """The mean of X with the interval that holds however the run stopped: margins that neither e-value has excluded.
+
+    ``rounds``: cumulative counts at the ends of the rounds so far, at least one.
+
+    >>> made = anytime_loss_of_gain(np.array([[0], [5], [900], [85], [10]]), 0.95)
+    >>> round(made.value, 3), round(made.low, 4), round(made.high, 4)
+    (0.1, 0.0681, 0.1392)
+    """
+    counts = np.asarray(rounds, dtype=np.float64)
+    side = (1 - level) / 2
+    _, mean, _ = _moments(counts[:, -1])
+    return Estimate(float(mean), -_anytime_limit(counts[::-1], side), _anytime_limit(counts, side), level, "betting")
+
+
+def _anytime_limit(counts: Float[np.ndarray, " 5 rounds"], level: float) -> float:
+    """The smallest margin that the mean of X is proven to stay below."""
+
+    def excess(margin: float) -> float:
+        return float(np.max(log_e_pass_recovery(counts, margin))) + math.log(level)
+
+    return 2.0 if excess(_LARGEST) < 0 else float(brentq(excess, -_LARGEST, _LARGEST, xtol=1e-12))
 
 
 def _moments(

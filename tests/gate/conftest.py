@@ -129,6 +129,25 @@ class Builder:
         )
         return CellRun(record, tasks)
 
+    def cut(self, run: CellRun, n_items: int) -> CellRun:
+        """The run as it stood when ``n_items`` of each task were fed."""
+
+        def part(task: TaskRun) -> TaskRun:
+            out = task.outcomes
+            kept = replace(
+                out,
+                digests=out.digests[:n_items],
+                correct=out.correct[:n_items],
+                answers=out.answers[:n_items],
+                ranks=out.ranks[:n_items],
+                margins_nats=out.margins_nats[:n_items],
+                near_ties=out.near_ties[:n_items],
+                option_logliks_nats=None if out.option_logliks_nats is None else out.option_logliks_nats[:n_items],
+            )
+            return replace(task, items=task.items[:n_items], outcomes=kept)
+
+        return CellRun(run.record, {name: part(task) for name, task in run.runs.items()})
+
     def one(self, n: int, n_right: int, lost: int = 0, gained: int = 0, weights: str = "w2", **task: Any) -> CellRun:
         """A run of one task, ``facts``."""
         return self.run({"facts": self.task("facts", self.right(n, n_right, lost, gained), **task)}, weights=weights)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.baseline import Baseline
-from harness.core.records import CellRun, TaskRun
+from harness.core.records import CellRun
 from harness.core.verdicts import CellVerdict, Status
 from harness.gate import Family, Policy, judge, undecided
 from harness.stats.sequential import ROUND_SHARES, round_ends
@@ -17,26 +17,6 @@ from harness.stats.sequential import ROUND_SHARES, round_ends
 N = 1500
 TASKS = ("facts", "blank")
 FAMILY = Family(n_cells=5, n_tasks=10)
-
-
-def cut(run: CellRun, n_items: int) -> CellRun:
-    """The run as it stood when ``n_items`` of each task were fed."""
-
-    def part(task: TaskRun) -> TaskRun:
-        out = task.outcomes
-        kept = replace(
-            out,
-            digests=out.digests[:n_items],
-            correct=out.correct[:n_items],
-            answers=out.answers[:n_items],
-            ranks=out.ranks[:n_items],
-            margins_nats=out.margins_nats[:n_items],
-            near_ties=out.near_ties[:n_items],
-            option_logliks_nats=None if out.option_logliks_nats is None else out.option_logliks_nats[:n_items],
-        )
-        return replace(task, items=task.items[:n_items], outcomes=kept)
-
-    return CellRun(run.record, {name: part(task) for name, task in run.runs.items()})
 
 
 @pytest.fixture
@@ -66,16 +46,18 @@ def still_open(run: CellRun, before: Baseline | None, policy: Policy, release: B
     return undecided(run, before, policy, FAMILY, declared_tasks=TASKS, release=release)
 
 
-def stop(run: CellRun, before: Baseline, policy: Policy) -> int:
+def stop(build: Any, run: CellRun, before: Baseline, policy: Policy) -> int:
     """How many items of each task are fed until nothing is open."""
-    return next(end for end in round_ends(N) if end == N or not still_open(cut(run, end), before, policy))
+    return next(end for end in round_ends(N) if end == N or not still_open(build.cut(run, end), before, policy))
 
 
-def test_a_cell_that_hardly_changed_passes_on_a_part_of_its_items(make: Any, baseline: Baseline, policy: Policy) -> None:
+def test_a_cell_that_hardly_changed_passes_on_a_part_of_its_items(
+    build: Any, make: Any, baseline: Baseline, policy: Policy
+) -> None:
     run = make((3, 3), (2, 2))
-    n_fed = stop(run, baseline, policy)
+    n_fed = stop(build, run, baseline, policy)
     assert n_fed < N / 2
-    verdict = judged(cut(run, n_fed), baseline, policy)
+    verdict = judged(build.cut(run, n_fed), baseline, policy)
     assert verdict.pooled is not None
     assert [v.status for v in verdict.all] == [Status.PASS] * 3
     evidence = verdict.pooled.evidence
@@ -86,11 +68,13 @@ def test_a_cell_that_hardly_changed_passes_on_a_part_of_its_items(make: Any, bas
     assert evidence.proven_margin <= evidence.m1
 
 
-def test_a_ruined_cell_is_red_after_a_few_items_and_is_not_fed_further(make: Any, baseline: Baseline, policy: Policy) -> None:
+def test_a_ruined_cell_is_red_after_a_few_items_and_is_not_fed_further(
+    build: Any, make: Any, baseline: Baseline, policy: Policy
+) -> None:
     run = make((400, 10), (400, 10))
-    n_fed = stop(run, baseline, policy)
+    n_fed = stop(build, run, baseline, policy)
     assert n_fed <= 0.1 * N
-    verdict = judged(cut(run, n_fed), baseline, policy)
+    verdict = judged(build.cut(run, n_fed), baseline, policy)
     assert verdict.pooled is not None
     assert verdict.pooled.status is Status.REGRESSED
     assert verdict.status is Status.REGRESSED
@@ -103,18 +87,20 @@ def test_a_limited_run_whose_first_items_were_wrong_before_is_fed_on(build: Any,
     before = build.baseline(build.run(tasks, weights="w1"))
     ruined = {name: build.task(name, np.zeros(200, dtype=np.bool_), limit=200) for name in TASKS}
     run = build.run(ruined, weights="w2")
-    assert still_open(cut(run, 4), before, policy) == frozenset(TASKS)
+    assert still_open(build.cut(run, 4), before, policy) == frozenset(TASKS)
     assert judged(run, before, policy).status is Status.REGRESSED
 
 
-def test_a_task_of_an_undecided_pool_is_fed_whatever_it_says_itself(make: Any, baseline: Baseline, policy: Policy) -> None:
+def test_a_task_of_an_undecided_pool_is_fed_whatever_it_says_itself(
+    build: Any, make: Any, baseline: Baseline, policy: Policy
+) -> None:
     run = make((0, 0), (40, 20))
     for end in round_ends(N)[:-1]:
-        found = still_open(cut(run, end), baseline, policy)
+        found = still_open(build.cut(run, end), baseline, policy)
         if found:
-            alone = judged(cut(make((0, 0), (0, 0)), end), baseline, policy)
+            alone = judged(build.cut(make((0, 0), (0, 0)), end), baseline, policy)
             assert "facts" in found or alone.tasks[0].status is Status.PASS
-    early = cut(run, round_ends(N)[8])
+    early = build.cut(run, round_ends(N)[8])
     assert judged(early, baseline, policy).tasks[0].status in (Status.PASS, Status.INVALID)
     assert still_open(early, baseline, policy) == frozenset(TASKS)
 
@@ -122,13 +108,13 @@ def test_a_task_of_an_undecided_pool_is_fed_whatever_it_says_itself(make: Any, b
 def test_a_guard_stops_by_itself(make: Any, build: Any, policy: Policy) -> None:
     before = build.baseline(make((0, 0), (0, 0), weights="w1", pooled=False))
     run = make((12, 0), (0, 0), pooled=False)
-    opened = [still_open(cut(run, end), before, policy) for end in round_ends(N)[:-1]]
+    opened = [still_open(build.cut(run, end), before, policy) for end in round_ends(N)[:-1]]
     assert {"facts"} in opened or frozenset({"facts"}) in opened
     assert all("blank" not in later for later in opened[12:])
 
 
-def test_a_run_that_stopped_too_soon_is_invalid_and_no_pass(make: Any, baseline: Baseline, policy: Policy) -> None:
-    verdict = judged(cut(make((6, 6), (6, 6)), round_ends(N)[0]), baseline, policy)
+def test_a_run_that_stopped_too_soon_is_invalid_and_no_pass(build: Any, make: Any, baseline: Baseline, policy: Policy) -> None:
+    verdict = judged(build.cut(make((6, 6), (6, 6)), round_ends(N)[0]), baseline, policy)
     assert {v.status for v in verdict.all} == {Status.INVALID}
     assert all("run the cell again" in v.reason for v in verdict.all)
 
@@ -137,22 +123,24 @@ def test_a_recompressed_cell_has_no_early_verdict(make: Any, build: Any, policy:
     noise = build.noise((0.6, 0.6001, 0.6002), tasks=TASKS)
     before = build.baseline(make((0, 0), (0, 0), weights="w1", stability="re-compressed"), noise)
     run = make((0, 0), (0, 0), stability="re-compressed")
-    assert all(still_open(cut(run, end), before, policy) == frozenset(TASKS) for end in round_ends(N)[:-1])
+    assert all(still_open(build.cut(run, end), before, policy) == frozenset(TASKS) for end in round_ends(N)[:-1])
     assert judged(run, before, policy).status is Status.PASS
 
 
-def test_the_full_run_never_contradicts_a_proof_that_came_early(make: Any, baseline: Baseline, policy: Policy) -> None:
+def test_the_full_run_never_contradicts_a_proof_that_came_early(
+    build: Any, make: Any, baseline: Baseline, policy: Policy
+) -> None:
     for lost in (5, 30, 60, 90, 150):
         run = make((lost, 5), (lost, 5))
-        n_fed = stop(run, baseline, policy)
-        early, full = judged(cut(run, n_fed), baseline, policy), judged(run, baseline, policy)
+        n_fed = stop(build, run, baseline, policy)
+        early, full = judged(build.cut(run, n_fed), baseline, policy), judged(run, baseline, policy)
         if early.pooled is not None and early.pooled.status is Status.REGRESSED:
             assert full.pooled is not None
             assert full.pooled.status is Status.REGRESSED
 
 
-def test_without_a_baseline_everything_is_measured(make: Any, policy: Policy) -> None:
-    assert still_open(cut(make((0, 0), (0, 0)), 30), None, policy) == frozenset(TASKS)
+def test_without_a_baseline_everything_is_measured(build: Any, make: Any, policy: Policy) -> None:
+    assert still_open(build.cut(make((0, 0), (0, 0)), 30), None, policy) == frozenset(TASKS)
 
 
 def test_items_that_are_not_the_baselines_are_invalid_however_few_were_fed(
@@ -161,7 +149,7 @@ def test_items_that_are_not_the_baselines_are_invalid_however_few_were_fed(
     run = make((0, 0), (0, 0))
     items = build.items("other", N)
     runs = {**run.runs, "blank": build.task("blank", build.right(N, 900), items=items)}
-    early = cut(CellRun(run.record, runs), round_ends(N)[4])
+    early = build.cut(CellRun(run.record, runs), round_ends(N)[4])
     assert "blank" not in still_open(early, baseline, policy)
     verdict = judged(early, baseline, policy)
     assert verdict.tasks[1].status is Status.INVALID
@@ -193,8 +181,8 @@ def test_both_anchors_have_to_be_met_and_each_spends_half(build: Any, make: Any,
     assert one.evidence is not None
     assert both.evidence is not None
     assert both.evidence.level_fail == pytest.approx(one.evidence.level_fail / 2)
-    wanted = still_open(cut(run, round_ends(N)[3]), baseline, policy, baseline)
-    assert wanted >= still_open(cut(run, round_ends(N)[3]), baseline, policy)
+    wanted = still_open(build.cut(run, round_ends(N)[3]), baseline, policy, baseline)
+    assert wanted >= still_open(build.cut(run, round_ends(N)[3]), baseline, policy)
 
 
 # ------------------------------------------------------------------------------------------------ what must be the same

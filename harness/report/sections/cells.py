@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.core.records import CellFailure, CellRun
-from harness.core.verdicts import POOLED, Evidence, Verdict
+from harness.core.verdicts import POOLED, RECOVERED, Evidence, RecoveryEvidence, Verdict
 from harness.report import format as fmt
 from harness.report.bundle import Reference, RunBundle, cell_of
 from harness.report.dense import DenseComparison, accuracy_of, compared_dense
@@ -114,7 +114,7 @@ def _cell(bundle: RunBundle, entry: CellRun | CellFailure, axis: Axis, listed: f
         status=cell_status(verdict),
         facts=_facts(entry, bundle.baselines.get(cell.id)) if isinstance(entry, CellRun) else (),
         failure=fmt.visible(entry.reason) if isinstance(entry, CellFailure) else "",
-        outcomes=tuple(_outcome(entry, case, dense.get(case.task), axis, listed) for case in cases)
+        outcomes=tuple(_outcome(entry, case, dense.get(case.task), axis, listed) for case in cases if case.task != RECOVERED)
         if isinstance(entry, CellRun)
         else (),
         evidence=tuple(_evidence(case) for case in cases),
@@ -140,7 +140,7 @@ def _facts(run: CellRun, baseline: Reference | None) -> tuple[FactView, ...]:
 
 def case_name(task: str) -> str:
     """A case's name on the page."""
-    return "all tasks pooled" if task == POOLED else fmt.visible(task)
+    return {POOLED: "all tasks pooled", RECOVERED: "won back by recovery"}.get(task) or fmt.visible(task)
 
 
 def _outcome(entry: CellRun, case: Verdict, dense: DenseComparison | None, axis: Axis, listed: frozenset[str]) -> OutcomeRow:
@@ -173,7 +173,7 @@ def _outcome(entry: CellRun, case: Verdict, dense: DenseComparison | None, axis:
 
 def anchor_note(case: Verdict) -> str:
     """What a case is compared with where that is not its last accepted baseline."""
-    return "" if case.anchor == "last" else f"against the {case.anchor} baseline"
+    return {"last": "", "release": "against the release baseline", "dense": "against the dense cell"}[case.anchor]
 
 
 def _of_planned(n_items: int | None, n_planned: int | None) -> str:
@@ -184,7 +184,7 @@ def _of_planned(n_items: int | None, n_planned: int | None) -> str:
 
 
 def _evidence(case: Verdict) -> EvidenceRow:
-    numbers = _numbers(case.evidence) if case.evidence else None
+    numbers = _numbers(case.evidence) if case.evidence else _numbers_of_gain(case.gain) if case.gain else None
     return EvidenceRow(
         case_name(case.task), anchor_note(case), view_status(case), case.fails, fmt.visible(case.reason), numbers
     )
@@ -204,4 +204,21 @@ def _numbers(evidence: Evidence) -> EvidenceNumbers:
         sigma="none" if evidence.sigma_recompression == 0 else fmt.points(evidence.sigma_recompression, 2, signed=False),
         needed="" if evidence.items_needed is None else f"{fmt.count(evidence.items_needed)} more",
         retention_of_baseline=accuracy_view(evidence.retention),
+    )
+
+
+def _numbers_of_gain(gain: RecoveryEvidence) -> EvidenceNumbers:
+    """The same of a recovery: margins and levels are of how much less it wins back."""
+    return EvidenceNumbers(
+        m0=fmt.points(gain.m0, 2, signed=False),
+        m1=fmt.points(gain.m1, 2, signed=False),
+        p_fail=fmt.p_value(gain.p_fail),
+        level_fail=fmt.level(gain.level_fail),
+        p_pass=fmt.p_value(gain.p_pass),
+        level_pass=fmt.level(gain.level_pass),
+        proven="–",
+        detectable="–",
+        sigma="none" if gain.sigma_recompression == 0 else fmt.points(gain.sigma_recompression, 2, signed=False),
+        needed="" if gain.items_needed is None else f"{fmt.count(gain.items_needed)} more",
+        retention_of_baseline=NOT_COMPARED,
     )

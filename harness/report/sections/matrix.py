@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from harness.core.records import CellFailure, CellRun
-from harness.core.verdicts import POOLED, Verdict
+from harness.core.verdicts import POOLED, RECOVERED, Verdict
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle, cell_of
 from harness.report.dense import compared_dense
-from harness.report.sections.cells import anchor_note
+from harness.report.sections.cells import anchor_note, case_name
 from harness.report.status import INVALID, LEGEND, NOT_RUN, StatusView, cases_of, cell_status, view_status
 from harness.report.view import CELL_ITSELF, UNKNOWN, EstimateView, accuracy_view, anchor, loss_view
 
@@ -59,9 +59,16 @@ def view_matrix(bundle: RunBundle) -> MatrixView:
     """The matrix of a run: measured and failed cells in matrix order, then those that did not run."""
     rows = [_row(bundle, entry) for entry in bundle.cells]
     rows += [_row_not_run(bundle, left.cell.id, left.reason) for left in bundle.not_run if left.task is None]
-    columns = ("all tasks pooled", *(fmt.visible(name) for name in bundle.task_names))
+    columns = tuple(case_name(name) for name in _columns(bundle))
     shown = {row.status for row in rows} | {tile.status for row in rows for tile in row.tiles}
     return MatrixView("Cells and tasks", columns, tuple(rows), tuple(s for s in LEGEND if s in shown))
+
+
+def _columns(bundle: RunBundle) -> tuple[str, ...]:
+    """The cases that have a column: the pool, the recovery where a cell of the run has one, the tasks."""
+    is_judged = any(verdict.recovery is not None for verdict in bundle.verdicts)
+    recovery = (RECOVERED,) if is_judged or RECOVERED in bundle.task_names else ()
+    return (POOLED, *recovery, *(name for name in bundle.task_names if name != RECOVERED))
 
 
 def _row(bundle: RunBundle, entry: CellRun | CellFailure) -> RowView:
@@ -71,7 +78,7 @@ def _row(bundle: RunBundle, entry: CellRun | CellFailure) -> RowView:
     cases = {case.task: case for case in cases_of(verdict)} if verdict else {}
     of_dense = _retentions(bundle, entry)
     tiles = []
-    for task in (POOLED, *bundle.task_names):
+    for task in _columns(bundle):
         if task in cases:
             tiles.append(_tile(cases[task], of_dense.get(task)))
         elif isinstance(entry, CellFailure):
@@ -101,7 +108,7 @@ def _tile(verdict: Verdict, retention: EstimateView | None) -> TileView:
 
 def _row_not_run(bundle: RunBundle, cell_id: str, reason: str) -> RowView:
     model, compression, recovery = cell_id.split("_")
-    tile = replace(_not_run(reason), span=1 + len(bundle.task_names))
+    tile = replace(_not_run(reason), span=len(_columns(bundle)))
     return RowView(cell_id, model, compression, recovery, "not measured", NOT_RUN, anchor("not_measured"), (tile,))
 
 

@@ -1,0 +1,182 @@
+"""Recovery's own rule: whether a recovery still wins back what it did, over the compressed cell that it starts from.
+
+Four records of the same items: the cell and its compressed sibling, each in its baseline and now. Per item
+X = (r0 - c0) - (r1 - c1); see ``stats.recovery`` for the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from harness.core.verdicts import RecoveryEvidence, Status
+from harness.gate.comparison import Comparison
+from harness.gate.policy import Policy
+from harness.stats.recompression import NO_SPREAD, Spread
+from harness.stats.recovery import (
+    VALUES,
+    anytime_loss_of_gain,
+    log_e_fail_recovery,
+    loss_of_gain,
+    p_recovery_kept,
+    p_recovery_worse,
+)
+from harness.stats.sequential import anytime_p, round_ends
+
+_MOST_TIMES = 2.0**20
+"""The multiple of its items beyond which nobody will measure a cell."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gains:
+    """One task of both cells over the same items, in the order in which the recovered cell was fed."""
+
+    recovered: Comparison
+    compressed_before: Bool[np.ndarray, " n"]
+    compressed_now: Bool[np.ndarray, " n"]
+
+    def counts(self, kept: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " 5 rounds"]:
+        """How many of the ``kept`` items have X = -2..2, cumulative, at the ends of the rounds that were fed."""
+        before = self.recovered.before.astype(np.int64) - self.compressed_before
+        lost = before - (self.recovered.now.astype(np.int64) - self.compressed_now)
+        ends = np.array([end for end in round_ends(self.recovered.n_all) if end <= len(lost)], dtype=np.int64)
+        return np.stack([((lost == value) & kept).cumsum()[ends - 1] for value in VALUES])
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether neither cell answered any item otherwise than in its baseline."""
+        recovered = np.array_equal(self.recovered.before, self.recovered.now)
+        return recovered and np.array_equal(self.compressed_before, self.compressed_now)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecoveryUnit:
+    """What is tested: cumulative counts of X at the rounds' ends, one row a value, and the levels and noise that apply.
+
+    ``gains``: what recovery gained on the fed items in the baseline, and gains now. ``flip_rate``: f_ref of both cells
+    together. ``spread``: how far re-compressing alone moves the mean of X; where it does, there are no early verdicts.
+    """
+
+    counts: Int[np.ndarray, " 5 rounds"]
+    gains: tuple[float, float]
+    n_planned: int
+    flip_rate: float
+    level_fail: float
+    spread: Spread
+
+    @classmethod
+    def of(cls, members: Sequence[Gains], cap: int, *, flip_rate: float, level_fail: float, spread: Spread) -> RecoveryUnit:
+        """Tasks as one pool, each capped, as far as all of them were fed."""
+        kept = [member.recovered.in_pool(cap) for member in members]
+        rounds = [member.counts(part) for member, part in zip(members, kept, strict=True)]
+        n_rounds = min(part.shape[1] for part in rounds)
+        counts = np.sum([part[:, :n_rounds] for part in rounds], axis=0)
+        return cls(
+            counts=counts,
+            gains=_gains(members, kept, n_rounds),
+            n_planned=sum(member.recovered.n_in_pool(cap) for member in members),
+            flip_rate=flip_rate,
+            level_fail=level_fail,
+            spread=spread,
+        )
+
+    @property
+    def n_items(self) -> int:
+        """The items that were fed."""
+        return int(self.counts[:, -1].sum()) if self.counts.shape[1] else 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every planned item was fed."""
+        return self.n_items == self.n_planned
+
+
+def decide_recovery(unit: RecoveryUnit, policy: Policy) -> tuple[Status, RecoveryEvidence]:
+    """What the counts say. REGRESSED wins over PASS; INCONCLUSIVE is the last word at full N only.
+
+    The unit must hold at least one item.
+    """
+    m0, m1 = policy.recovery.m0, policy.recovery.m1(unit.n_planned, unit.flip_rate)
+    p_fail, p_pass = _p_fail(unit, policy, m0), _p_pass(unit, policy, m1)
+    last, level = unit.counts[:, -1], policy.interval_level
+    evidence = RecoveryEvidence(
+        counts=(int(last[0]), int(last[1]), int(last[2]), int(last[3]), int(last[4])),
+        gain_baseline=unit.gains[0],
+        gain_candidate=unit.gains[1],
+        loss=loss_of_gain(last, level, unit.spread) if unit.is_complete else anytime_loss_of_gain(unit.counts, level),
+        m0=m0,
+        m1=m1,
+        p_fail=p_fail,
+        p_pass=p_pass,
+        level_fail=unit.level_fail,
+        level_pass=policy.pass_level,
+        sigma_recompression=unit.spread.sigma,
+        items_needed=None if _is_decided(unit, policy, p_fail, p_pass) else _items_needed(unit, policy, m0),
+        n_planned=unit.n_planned,
+    )
+    if p_fail < unit.level_fail:
+        return Status.REGRESSED, evidence
+    return (Status.PASS if p_pass < policy.pass_level else Status.INCONCLUSIVE), evidence
+
+
+def is_recovery_decided(unit: RecoveryUnit, policy: Policy) -> bool:
+    """Whether the unit needs no more items."""
+    if not unit.n_items:
+        return False
+    p_fail = _p_fail(unit, policy, policy.recovery.m0)
+    return _is_decided(unit, policy, p_fail, _p_pass(unit, policy, policy.recovery.m1(unit.n_planned, unit.flip_rate)))
+
+
+def _is_decided(unit: RecoveryUnit, policy: Policy, p_fail: float, p_pass: float) -> bool:
+    return p_fail < unit.level_fail or p_pass < policy.pass_level
+
+
+def _p_fail(unit: RecoveryUnit, policy: Policy, m0: float) -> float:
+    """Early evidence, and at full N Wald's; only that where re-compressing moves the gain."""
+    share = policy.early.fail_share if unit.spread == NO_SPREAD else 0.0
+    full = float(p_recovery_worse(unit.counts[:, -1], m0, unit.spread)) if unit.is_complete else None
+    return float(anytime_p(float(log_e_fail_recovery(unit.counts, m0).max()), share, full))
+
+
+def _p_pass(unit: RecoveryUnit, policy: Policy, m1: float) -> float:
+    """The e-value alone: Wald on X passes far too often where X is hardly ever anything but 0."""
+    if unit.spread != NO_SPREAD and not unit.is_complete:
+        return 1.0
+    return p_recovery_kept(unit.counts, m1, policy.pass_level, unit.spread)
+
+
+def _items_needed(unit: RecoveryUnit, policy: Policy, m0: float) -> int | None:
+    """How many more items would decide if X came as it has; None where no number that anyone measures would."""
+    seen = unit.counts[:, -1]
+    full_share = 1 - (policy.early.fail_share if unit.spread == NO_SPREAD else 0.0)
+
+    def decides(times: float) -> bool:
+        counts = seen * times
+        m1 = policy.recovery.m1(int(counts.sum()), unit.flip_rate)
+        fails = float(p_recovery_worse(counts, m0, unit.spread)) / full_share < unit.level_fail
+        return fails or p_recovery_kept(counts[:, None], m1, policy.pass_level, unit.spread) < policy.pass_level
+
+    low, high = 1.0, 2.0
+    while not decides(high):
+        low, high = high, 2 * high
+        if high > _MOST_TIMES:
+            return None
+    while high - low > 1 / unit.n_items:
+        middle = (low + high) / 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return max(1, round(high * unit.n_items) - unit.n_items)
+
+
+def _gains(members: Sequence[Gains], kept: Sequence[np.ndarray], n_rounds: int) -> tuple[float, float]:
+    """What recovery gained, as a fraction of the fed items of the pool, in the baseline and now."""
+    n_items, before, now = 0, 0, 0
+    for member, chosen in zip(members, kept, strict=True):
+        part = chosen.copy()
+        part[round_ends(member.recovered.n_all)[n_rounds - 1] if n_rounds else 0 :] = False
+        n_items += int(part.sum())
+        before += int((member.recovered.before & part).sum()) - int((member.compressed_before & part).sum())
+        now += int((member.recovered.now & part).sum()) - int((member.compressed_now & part).sum())
+    return (before / n_items, now / n_items) if n_items else (0.0, 0.0)
