@@ -16,11 +16,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.baseline.command import DATA_VARIABLE, DEFAULT_BASELINES, DEFAULT_DEVICE, DEFAULT_MATRIX, DEFAULT_PROFILE
 from harness.commands.baseline import add_commands as add_baseline_commands
 from harness.commands.selftest import add_command as add_selftest
 from harness.commands.store import add_commands as add_store_commands
 from harness.commands.terminal import Terminal, place_of
+from harness.core.command import DATA_VARIABLE, DEFAULT_BASELINES, DEFAULT_DEVICE, DEFAULT_MATRIX, DEFAULT_PROFILE
 from harness.core.errors import EXIT_INVALID, EXIT_PASS, EXIT_USAGE, ConfigError, HarnessError
 from harness.core.records import CellFailure, CellRun
 from harness.core.verdicts import CellVerdict

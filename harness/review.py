@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness.baseline import Baseline, Place, load_baseline, load_release
+from harness.baseline import Baseline, load_baseline, load_release
 from harness.baseline.store import HISTORY_FILE
+from harness.core.command import Place
 from harness.core.errors import BaselineError, ConfigError
 from harness.core.records import Cell, CellFailure, CellRun, Origin
 from harness.core.run_folder import read_run

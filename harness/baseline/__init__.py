@@ -20,7 +20,6 @@ from harness.baseline.changes import (
     compare_baselines,
     loosened,
 )
-from harness.baseline.command import Place, accept_command, diff_command, propose_command
 from harness.baseline.compare import ENGINE_PARTS, compare_provenance, forbidden_differences, identity_differences
 from harness.baseline.evidence import require_reason
 from harness.baseline.load import load_baseline, load_release, load_release_tag, read_present
@@ -54,7 +53,6 @@ __all__ = [
     "Informative",
     "Noise",
     "NoiseRun",
-    "Place",
     "Proposal",
     "ProposalRecord",
     "Repeat",
@@ -64,13 +62,11 @@ __all__ = [
     "WriteMode",
     "Written",
     "accept",
-    "accept_command",
     "compare_baselines",
     "compare_provenance",
     "describe_baseline",
     "describe_diff",
     "describe_noise",
-    "diff_command",
     "drop_proposal",
     "find_unused",
     "forbidden_differences",
@@ -84,7 +80,6 @@ __all__ = [
     "loosened_by",
     "pooled_differences",
     "proposal_home",
-    "propose_command",
     "read_present",
     "remove_unused",
     "renew_noise",

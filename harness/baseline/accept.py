@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.baseline.changes import Informative
-from harness.baseline.command import accept_command, diff_command, propose_command
 from harness.baseline.evidence import require_proven, require_reason
 from harness.baseline.load import read_present
 from harness.baseline.proposal import Proposal, load_proposal, loosened_by, proposal_home
@@ -23,6 +22,7 @@ from harness.baseline.store import (
     swap_in,
     write_baseline,
 )
+from harness.core.command import accept_command, diff_command, propose_command
 from harness.core.errors import EvidenceError
 from harness.core.records import Cell
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.baseline.command import propose_command
 from harness.baseline.noise import MIN_NOISE_RUNS, Noise, NoiseRun, Repeat, make_noise
 from harness.baseline.record import Baseline, BaselineRecord
+from harness.core.command import propose_command
 from harness.core.errors import ConfigError, EvidenceError
 from harness.core.records import Cell, CellRecord, CellRun, TaskInfo, TaskRun
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.baseline.command import propose_command, restore_command
 from harness.baseline.record import Baseline, BaselineRecord, BaselineTask, digest_outcomes, digest_record
 from harness.core.columns import read_outcomes
+from harness.core.command import propose_command, restore_command
 from harness.core.digest import digest_file, digest_named
 from harness.core.errors import BaselineError, FileFormatError
 from harness.core.records import Cell, Outcomes, record

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from harness.baseline.changes import Changes, Informative, compare_baselines, loosened
-from harness.baseline.command import propose_command
 from harness.baseline.evidence import require_measured, require_noise_of, require_reason
 from harness.baseline.load import Present, read_folder, read_present
 from harness.baseline.noise import Repeat, choose_stored, describe_repeats
 from harness.baseline.record import Baseline, digest_record, make_baseline, sealed
 from harness.baseline.store import finish_broken_swap, one_writer, remove_folder, swap_in, write_baseline
+from harness.core.command import propose_command
 from harness.core.errors import EvidenceError, FileFormatError
 from harness.core.records import SCHEMA_VERSION, Cell, record
 from harness.core.serial import read_json, write_json

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.baseline.command import propose_command
 from harness.baseline.load import RELEASE_FILE, ReleaseRecord, content_digests, load_baseline, read_release, release_home
 from harness.baseline.record import Baseline, sealed
 from harness.baseline.store import finish_broken_swap, one_writer, swap_in, write_baseline
+from harness.core.command import propose_command
 from harness.core.errors import EvidenceError, FileFormatError
 from harness.core.records import SCHEMA_VERSION, Cell
 from harness.core.serial import write_json

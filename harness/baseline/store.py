@@ -11,10 +11,10 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from harness.baseline.command import restore_command
 from harness.baseline.load import RECORD_FILE
 from harness.baseline.record import Baseline
 from harness.core.columns import write_outcomes
+from harness.core.command import restore_command
 from harness.core.errors import FileFormatError, StorageError
 from harness.core.serial import read_bytes, storage_errors, write_atomic, write_json
 

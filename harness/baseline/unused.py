@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from harness.baseline.command import restore_command
 from harness.baseline.load import RELEASE, content_digests, load_baseline, read_release
 from harness.baseline.proposal import PROPOSALS
 from harness.baseline.release import write_anchor
 from harness.baseline.store import HISTORY_FILE, append_history, one_writer, remove_folder, swap_in, write_baseline
+from harness.core.command import restore_command
 from harness.core.errors import BaselineError, CellIdError, FileFormatError
 from harness.core.records import Cell
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from harness.baseline.command import DEFAULT_BASELINES
 from harness.commands.terminal import Subparsers, Terminal, place_of
+from harness.core.command import DEFAULT_BASELINES
 
 Action = Callable[[Terminal, argparse.Namespace], int]
 

@@ -8,17 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from harness.baseline import (
-    Baseline,
-    Proposal,
-    accept,
-    accept_command,
-    describe_noise,
-    diff_command,
-    proposal_home,
-)
+from harness.baseline import Baseline, Proposal, accept, describe_noise, proposal_home
 from harness.commands.review import tell_accepted
 from harness.commands.terminal import Terminal, informative_of, matrix_of, plans_of, policy_of
+from harness.core.command import accept_command, diff_command
 from harness.core.errors import EXIT_PASS, EvidenceError, HarnessError
 from harness.core.verdicts import POOLED
 from harness.execution.local import crashed

@@ -10,18 +10,17 @@ from harness.baseline import (
     compare_baselines,
     describe_baseline,
     describe_diff,
-    diff_command,
     drop_proposal,
     load_baseline,
     load_proposal,
     load_release_tag,
     loosened_by,
     proposal_home,
-    propose_command,
     read_present,
 )
 from harness.baseline import accept as accept_proposals
 from harness.commands.terminal import Terminal, informative_of, matrix_of, plans_of, policy_of
+from harness.core.command import diff_command, propose_command
 from harness.core.errors import EXIT_PASS, EXIT_USAGE, BaselineError, EvidenceError
 from harness.core.records import Cell
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.baseline.command import DEFAULT_BASELINES, DEFAULT_DEVICE, Place
+from harness.core.command import DEFAULT_BASELINES, DEFAULT_DEVICE, Place
 from harness.execution.matrix import CellPlan, Matrix, read_matrix
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from harness.baseline import (
     accept,
     drop_proposal,
     load_baseline,
-    propose_command,
     renew_noise,
     require_reason,
     write_noise_proposal,
     write_proposal,
 )
+from harness.core.command import propose_command
 from harness.core.errors import ConfigError, EvidenceError
 from harness.core.records import Stability
 from harness.execution.candidate import Variant

@@ -9,7 +9,8 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Bool
 
-from harness.baseline import Baseline, identity_differences, propose_command
+from harness.baseline import Baseline, identity_differences
+from harness.core.command import propose_command
 from harness.core.records import Cell, CellRun, Item, Items, Outcomes, TaskInfo, TaskRun
 from harness.core.verdicts import PairedCounts
 from harness.gate.trail import Trail

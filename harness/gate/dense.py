@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.baseline import Baseline, propose_command
+from harness.baseline import Baseline
 from harness.baseline.record import make_baseline
+from harness.core.command import propose_command
 from harness.core.records import CellRun, Provenance
 from harness.gate.comparison import Incomparable, again
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.baseline import propose_command
+from harness.core.command import propose_command
 from harness.core.verdicts import Anchor, Estimate, Evidence, RecoveryEvidence, Status
 
 

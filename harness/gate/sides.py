@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.baseline import Baseline, forbidden_differences, propose_command
+from harness.baseline import Baseline, forbidden_differences
+from harness.core.command import propose_command
 from harness.core.records import CellRun
 from harness.core.verdicts import POOLED, Anchor, Status, Verdict
 from harness.gate.bench import Bench, Compared, Noise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.baseline.command import DATA_VARIABLE, DEFAULT_BASELINES, DEFAULT_DEVICE, DEFAULT_PROFILE, Place
+from harness.core.command import DATA_VARIABLE, DEFAULT_BASELINES, DEFAULT_DEVICE, DEFAULT_PROFILE, Place
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:  # every pytest run loads this module; the gate and SciPy only where a cell is judged

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.baseline import Place, accept_command, diff_command, propose_command
 from harness.cli import _parser
+from harness.core.command import Place, accept_command, diff_command, propose_command
 
 CELL = "llama_4bit-rtn_none"
 MEASURING = ("propose", "noise", "measure")
