@@ -148,7 +148,7 @@ def _differs(judged: Verdict, fails: Bool[np.ndarray, " anchors"], passes: Bool[
 
 def _flipped(correct: Bool[np.ndarray, " n"], lost: int, gained: int, rng: np.random.Generator) -> Bool[np.ndarray, " n"]:
     """The answers with so many right ones wrong and so many wrong ones right, or as many as there are."""
-    changed = correct.copy()
+    changed: Bool[np.ndarray, " n"] = correct.copy()
     for is_right, n in ((True, lost), (False, gained)):
         places = np.flatnonzero(correct == is_right)
         changed[rng.choice(places, min(n, len(places)), replace=False)] = not is_right
