@@ -16,7 +16,7 @@ from harness.baseline import NoiseRun
 from harness.baseline.record import make_baseline
 from harness.baseline.store import write_baseline
 from harness.cli import main
-from harness.commands import selftest as command
+from harness.commands import selftesting as command
 from harness.core.records import Cell, CellFailure
 from harness.core.run_folder import write_cell
 from harness.gate.promises import exact_promise
@@ -180,7 +180,7 @@ def test_an_exact_chance_beyond_its_promise_is_named(ask: Ask, monkeypatch: pyte
 
 def test_it_loads_no_model_code() -> None:
     program = (
-        "import sys; from harness.cli import _parser; import harness.commands.selftest; "
+        "import sys; from harness.cli import _parser; import harness.commands.selftesting; "
         "sys.exit(', '.join(m for m in ('torch', 'transformers', 'lm_eval') if m in sys.modules) or None)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
