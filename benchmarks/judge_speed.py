@@ -41,6 +41,9 @@ from harness.core.run_folder import write_cell
 
 TASK_SIZES = (1500, 1172, 900, 1500, 1500, 1500, 1267, 500, 1500, 1221, 447, 500, 151)
 POLICY = Path(__file__).parents[1] / "suites" / "policy.toml"
+OFF_DENSE = (0.0, 0.01, 0.02, 0.05, 0.2, 0.4)
+"""Share of a cell's items that are not as in the dense one: about what SmolLM2 has at 8, 4 and 3 bits, the rest between."""
+
 LIMITS = {"judge": (2.0, 300), "judge and report": (6.0, None)}
 BUSY = 1.25
 """Wall over CPU time from which something else had the core."""
@@ -114,8 +117,12 @@ def write_run(folder: Path, n_cells: int, flips: float) -> int:
     cells = [
         Cell(f"model{index // 6}", f"{8 - index % 6}bit-rtn" if index % 6 else "none", "none") for index in range(n_cells)
     ]
-    for cell in cells:
-        before = {name: random.random(len(items[name])) < 0.6 for name in names}
+    dense: dict[str, np.ndarray] = {}
+    for index, cell in enumerate(cells):
+        if cell.is_dense:
+            dense = {name: random.random(len(items[name])) < 0.6 for name in names}
+        apart = OFF_DENSE[index % 6]
+        before = {name: np.where(random.random(len(right)) < apart, ~right, right) for name, right in dense.items()}
         now = {name: np.where(random.random(len(right)) < flips, ~right, right) for name, right in before.items()}
         write_cell(folder / "run", make_run(cell, "candidate", items, now))
         noise = tuple(

@@ -17,9 +17,9 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import brentq
-from scipy.special import gammainccinv, gammaincinv, gammaln, ndtr, xlogy
+from scipy.special import gammainccinv, gammaincinv, gammaln, ndtr, ndtri, xlogy
 
-from harness.stats.paired import Counts, tango_variance, wald_variance
+from harness.stats.paired import Counts, loss_limit, tango_variance, wald_variance
 
 _ALMOST_ONE = 1 - 1e-12
 _BLOCK = 4096
@@ -123,6 +123,9 @@ def loss_limit_with_spread(n_lost: int, n_gained: int, n_items: int, level: floa
     >>> [round(loss_limit_with_spread(0, 0, 1000, 0.025, spread), 5) for spread in (NO_SPREAD, Spread(0.01, 4.0))]
     [0.00383, 0.02946]
     """
+
+    if spread.sigma == 0:
+        return loss_limit(n_lost, n_gained, n_items, -float(ndtri(level)))
 
     def excess(margin: float) -> float:
         return float(p_loss_below(n_lost, n_gained, n_items, margin, spread)) - level
