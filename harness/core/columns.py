@@ -117,7 +117,7 @@ class StoredItems:
         """The items at some places, in that order: the file is read at most once."""
         wanted = [self.digests[place] for place in places]
         if new := [place for place, digest in zip(places, wanted, strict=True) if digest not in self.made]:
-            items = _rows(self.path, self._read(*_ITEMS.names).take(pa.array(new, pa.int64())))
+            items = _rows(self.path, self._read(*_ITEMS.names).take(_whole_numbers(new)))
             self.made.update(zip((self.digests[place] for place in new), items, strict=True))
         return [self.made[digest] for digest in wanted]
 
@@ -151,10 +151,27 @@ def _rows(path: Path, table: pa.Table) -> list[Item]:
     return items
 
 
+def _whole_numbers(values: Sequence[int]) -> pa.Array:
+    """An Arrow array that is made without asking whether pandas is installed: ``pa.array`` imports it to find out."""
+    return pa.Int64Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.array(values, dtype=np.int64))])
+
+
 def _strings(column: pa.ChunkedArray) -> tuple[str, ...]:
     if column.null_count:
         raise FileFormatError(f"a column of {len(column)} texts has {column.null_count} empty rows: restore the file.")
-    return tuple(column.to_numpy().tolist()) if len(column) else ()
+    if not len(column):
+        return ()
+    flat = pa.concat_arrays(column.chunks)  # read off its buffers: to_numpy would import pandas, where that is installed
+    _, ends, data = flat.buffers()
+    places = np.frombuffer(ends, np.int32, len(flat) + 1, 4 * flat.offset).tolist()
+    raw = b"" if data is None else data.to_pybytes()
+    try:
+        text = raw.decode("utf-8")
+        if len(text) == len(raw):
+            return tuple([text[start:end] for start, end in pairwise(places)])
+        return tuple([raw[start:end].decode("utf-8") for start, end in pairwise(places)])
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"a column of texts is not UTF-8 ({error}): restore the file.") from error
 
 
 def _lists(column: pa.ChunkedArray) -> list[tuple[Any, ...]]:

@@ -24,6 +24,10 @@ Writer = Callable[[BinaryIO], object]
 """Writes one file."""
 
 
+_PIECES = 1024
+"""Pieces of JSON that are encoded at once: most are a few characters long."""
+
+
 def report(bundle: RunBundle) -> dict[str, bytes]:
     """The files of a report by name: index.html, report.json, summary.md, junit.xml. Same bundle, same bytes."""
     return {name: _bytes(write) for name, write in _writers(bundle).items()}
@@ -61,8 +65,17 @@ def _bytes(write: Writer) -> bytes:
 def _write_json(plain: dict[str, Any], stream: BinaryIO) -> None:
     """Reviewable JSON. A lone surrogate of a broken data set becomes its escape: the file stays valid UTF-8 and JSON."""
 
+    pieces: list[str] = []
+
     def write(text: str) -> None:
-        stream.write(text.encode("utf-8", errors="backslashreplace"))
+        pieces.append(text)
+        if len(pieces) >= _PIECES:
+            flush()
+
+    def flush() -> None:
+        stream.write("".join(pieces).encode("utf-8", errors="backslashreplace"))
+        pieces.clear()
 
     write_json(plain, write)
     write("\n")
+    flush()

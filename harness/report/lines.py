@@ -44,6 +44,9 @@ class Rows:
 
 def write_json(value: Any, write: Callable[[str], object], depth: int = 0) -> None:
     """Write a value as JSON text, piece by piece."""
+    if isinstance(value, str):
+        write(quote(value))
+        return
     if is_dataclass(value) and not isinstance(value, Rows):
         value = _fields(value)
     if depth >= _DEPTH or not value or not isinstance(value, (dict, list, tuple, Rows)):

@@ -112,7 +112,7 @@ def _columns(found: Flips, scored: np.ndarray) -> dict[str, Iterable[str]]:
         "digest": (quote(now.digests[i]) for i in here.tolist()),
         "group": (quote(item.group) for item in items),
         "prompt": (quote(item.prompt) for item in items),
-        "gold": (f"[{', '.join(quote(item.options[g]) for g in item.gold)}]" for item in items),
+        "gold": (f"[{', '.join([quote(item.options[g]) for g in item.gold])}]" for item in items),
         "lost": _bools(was.correct[there]),
         "answer_reference": map(_option, items, was.answers[there].tolist()),
         "answer_candidate": map(_option, items, now.answers[here].tolist()),

@@ -35,6 +35,10 @@ def render_index(index: IndexView) -> bytes:
     return b"".join(_render("index.html", (), index=index))
 
 
+_PIECES = 512
+"""Pieces of a page that are encoded at once: most are a few characters long."""
+
+
 def _render(template: str, packages: Iterable[str], **views: Any) -> Iterator[bytes]:
     homes = dict.fromkeys([_HOME, *packages])
     environment = Environment(
@@ -46,9 +50,10 @@ def _render(template: str, packages: Iterable[str], **views: Any) -> Iterator[by
         keep_trailing_newline=True,
     )
     style, script = _own(_STYLES), _own(_SCRIPTS)
-    pieces = environment.get_template(template).generate(
+    pieces = environment.get_template(template).stream(
         **views, style=style, script=script, style_hash=_hash(style), script_hash=_hash(script)
     )
+    pieces.enable_buffering(_PIECES)
     return (piece.encode("utf-8") for piece in pieces)
 
 
