@@ -108,10 +108,10 @@ def loss_limit(n_lost: int | float, n_gained: int | float, n_items: int | float,
     >>> round(loss_limit(0, 0, 1000, 1.959964), 5)
     0.00383
     """
-    loss, lost, gained, n = (n_lost - n_gained) / n_items, float(n_lost), float(n_gained), float(n_items)
+    loss = (n_lost - n_gained) / n_items
 
     def excess(margin: float) -> float:
-        return _tango_z_of_floats(lost, gained, n, margin) + z
+        return _tango_z_of_numbers(n_lost, n_gained, n_items, margin) + z
 
     if loss >= _ALMOST_ONE or excess(_ALMOST_ONE) > 0:
         return 1.0
@@ -134,10 +134,10 @@ def mcnemar_midp(n_lost: Counts, n_gained: Counts) -> Float[np.ndarray, " ..."]:
     return np.asarray((above + at_least) / 2)
 
 
-def _tango_z_of_floats(lost: float, gained: float, n_items: float, margin: float) -> float:
+def _tango_z_of_numbers(lost: int | float, gained: int | float, n_items: int | float, margin: int | float) -> float:
     """``tango_z`` of single numbers: a root is looked for in some ten steps, and an array of one takes 20 times as long."""
     if margin < 0:
-        return -_tango_z_of_floats(gained, lost, n_items, -margin)
+        return -_tango_z_of_numbers(gained, lost, n_items, -margin)
     b = (2 * n_items - lost + gained) * margin - lost - gained
     spread = margin * (1 - margin)
     root = math.sqrt(b * b + 8 * n_items * gained * spread)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import optimize, special, stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from harness.stats.paired import _tango_z_of_floats, loss_limit, mcnemar_midp, tango_interval, tango_z, wald_z
+from harness.stats.paired import _tango_z_of_numbers, loss_limit, mcnemar_midp, tango_interval, tango_z, wald_z
 
 MARGINS = st.floats(-0.3, 0.3)
 
@@ -138,4 +138,4 @@ def test_impossible_arguments_are_refused() -> None:
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 400), st.floats(-1, 1))
 def test_single_numbers_give_what_arrays_do(lost: int, gained: int, rest: int, margin: float) -> None:
     n = lost + gained + rest + 1
-    assert _tango_z_of_floats(lost, gained, n, margin) == pytest.approx(float(tango_z(lost, gained, n, margin)), rel=1e-9)
+    assert _tango_z_of_numbers(lost, gained, n, margin) == pytest.approx(float(tango_z(lost, gained, n, margin)), rel=1e-9)
