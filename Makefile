@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 K ?= llama_4bit
 PYTEST_ARGS ?=
+# tests side by side, one thread each: two threads in each of two processes are slower than one process alone
+SPREAD := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8
 # shapes in annotations are checked where numbers decide; without our own plugin, which imports these packages too early for that
 SHAPED := tests/stats tests/gate tests/baseline
 SHAPES := -p no:harness --jaxtyping-packages=harness.stats,harness.gate,harness.baseline,beartype.beartype $(SHAPED)
@@ -18,12 +20,12 @@ gate: $(VENV)/.measure ## gate the 4-bit llama cells (K=... selects others) and 
 	$(BIN)/pytest suites/ -k '$(K)' $(PYTEST_ARGS)
 
 test: $(VENV)/.dev ## the project's tests without the slow ones
-	$(BIN)/pytest -q $(SHAPES) -m 'not slow and not gpu'
-	$(BIN)/pytest $(TESTS) -m 'not slow and not gpu' $(PYTEST_ARGS)
+	$(SPREAD) $(SHAPES) -m 'not slow and not gpu'
+	$(SPREAD) $(TESTS) -m 'not slow and not gpu' $(PYTEST_ARGS)
 
 test-all: $(VENV)/.dev ## every test, slow ones too
-	$(BIN)/pytest -q $(SHAPES)
-	$(BIN)/pytest $(TESTS) $(PYTEST_ARGS)
+	$(SPREAD) $(SHAPES)
+	$(SPREAD) $(TESTS) $(PYTEST_ARGS)
 
 check: lint types imports test ## what CI runs: format, lint, types, imports, tests
 
