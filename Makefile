@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 K ?= llama_4bit
 PYTEST_ARGS ?=
-# tests side by side, one thread each: two threads in each of two processes are slower than one process alone
+# side by side, one thread each; only tests that need no browser and no model, which want the machine for themselves
 SPREAD := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8
 # shapes in annotations are checked where numbers decide; without our own plugin, which imports these packages too early for that
 SHAPED := tests/stats tests/gate tests/baseline
@@ -21,11 +21,11 @@ gate: $(VENV)/.measure ## gate the 4-bit llama cells (K=... selects others) and 
 
 test: $(VENV)/.dev ## the project's tests without the slow ones
 	$(SPREAD) $(SHAPES) -m 'not slow and not gpu'
-	$(SPREAD) $(TESTS) -m 'not slow and not gpu' $(PYTEST_ARGS)
+	$(BIN)/pytest -q $(TESTS) -m 'not slow and not gpu' $(PYTEST_ARGS)
 
 test-all: $(VENV)/.dev ## every test, slow ones too
 	$(SPREAD) $(SHAPES)
-	$(SPREAD) $(TESTS) $(PYTEST_ARGS)
+	$(BIN)/pytest -q $(TESTS) $(PYTEST_ARGS)
 
 check: lint types imports test ## what CI runs: format, lint, types, imports, tests
 
