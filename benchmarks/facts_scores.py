@@ -91,8 +91,8 @@ def plain(model: LoadedModel, group: Sequence[Request]) -> list[float]:
 
 def _encode(model: LoadedModel, request: Request) -> tuple[tuple[int, ...], int]:
     encode = model.tokenizer.encode
-    if not request.context:
-        return (model.prefix_token_id, *encode(request.continuation)), 1
+    if request.reading == "sentence":
+        return (model.prefix_token_id, *encode(request.context + request.continuation + request.after)), 1
     return tuple(encode(request.context + request.continuation)), len(encode(request.context))
 
 
