@@ -203,19 +203,7 @@ def _told(found: SelfTest, policy_file: Path, folder: Path | None, files: Check)
     yield "Each cell's pool and tasks, exactly (no simulation): margins in points; chance to be red, or to pass"
     units = [(cell.cell, one) for cell in found.cells for one in cell.units]
     yield from _table(
-        [
-            "unit",
-            "anchor",
-            "items",
-            "m0",
-            "red at m0",
-            "allowed",
-            "m1",
-            "PASS at m1",
-            "allowed",
-            "PASS unchanged",
-            "says it finds",
-        ],
+        _UNIT_HEAD,
         [_unit_row(cell, one) for cell, one in units],
     )
     power = _plain(percent(found.power, 0))

@@ -59,7 +59,7 @@ def _load_weights(file: Path) -> Any:
             local_files_only=True,
             trust_remote_code=False,
         )
-    except (ValueError, KeyError, RuntimeError, NotImplementedError, ImportError) as error:
+    except (ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(f"transformers can't read {file.name} ({error}): take the model in safetensors form.") from error
     config = packed.config
     if hasattr(config, "quantization_config"):

@@ -33,6 +33,32 @@ _SPEC.loader.exec_module(_CELLS)
 
 CELL = Cell("llama", "4bit-rtn", "none")
 
+MATRIX = """
+[profiles.embedded.models.llama]
+family = "decoder"
+source = "dir:model"
+
+[compressions.4bit-rtn]
+method = "rtn"
+bits = 4
+[compressions.8bit-rtn]
+method = "rtn"
+bits = 8
+
+[recoveries.none]
+method = "none"
+
+[tasks.facts]
+suite = "facts"
+
+[[grid]]
+profiles = ["embedded"]
+models = ["llama"]
+compressions = ["4bit-rtn", "8bit-rtn"]
+recoveries = ["none"]
+tasks = ["facts"]
+"""
+
 
 class Builder(_CELLS.Builder):
     """The gate's builder, and A/A runs."""
@@ -137,3 +163,12 @@ def accepted(desk: Desk, build: Builder) -> Desk:
     """A folder with an accepted baseline of one task: 120 of 200 right, without noise."""
     desk.adopt(build.one(200, 120, weights="w1"))
     return desk
+
+
+@pytest.fixture
+def matrix_file(tmp_path: Path) -> Path:
+    """A matrix of two cells of one task, where the commands look for it."""
+    path = tmp_path / "suites" / "matrix.toml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(MATRIX)
+    return path

@@ -23,32 +23,6 @@ POLICY = Path(__file__).parents[2] / "suites" / "policy.toml"
 CELL = Cell("llama", "4bit-rtn", "none")
 OTHER = Cell("llama", "8bit-rtn", "none")
 
-MATRIX = """
-[profiles.embedded.models.llama]
-family = "decoder"
-source = "dir:model"
-
-[compressions.4bit-rtn]
-method = "rtn"
-bits = 4
-[compressions.8bit-rtn]
-method = "rtn"
-bits = 8
-
-[recoveries.none]
-method = "none"
-
-[tasks.facts]
-suite = "facts"
-
-[[grid]]
-profiles = ["embedded"]
-models = ["llama"]
-compressions = ["4bit-rtn", "8bit-rtn"]
-recoveries = ["none"]
-tasks = ["facts"]
-"""
-
 
 class Console:
     """The command line in a project of its own, whose cells answer as ``answer`` says."""
@@ -76,11 +50,11 @@ class Console:
 
 
 @pytest.fixture
-def console(tmp_path: Path, build: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Console:
+def console(
+    tmp_path: Path, matrix_file: Path, build: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Console:
     made = Console(build, capsys)
-    (tmp_path / "suites").mkdir()
-    (tmp_path / "suites" / "matrix.toml").write_text(MATRIX)
-    shutil.copy(POLICY, tmp_path / "suites" / "policy.toml")
+    shutil.copy(POLICY, matrix_file.parent)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(propose_module, "measure_cell", made.measure)
@@ -202,9 +176,9 @@ def test_show_goes_on_after_a_damaged_baseline_and_ends_with_its_code(console: C
     assert f"{OTHER.id}: first" in said
 
 
-def test_drop_discards_a_proposal_also_of_a_cell_that_is_gone(console: Console) -> None:
+def test_drop_discards_a_proposal_also_of_a_cell_that_is_gone(console: Console, matrix_file: Path) -> None:
     console(f"baseline propose {CELL.id} --reason", "first")
-    Path("suites/matrix.toml").write_text(MATRIX.replace('"4bit-rtn", "8bit-rtn"', '"8bit-rtn"'))
+    matrix_file.write_text(matrix_file.read_text().replace('"4bit-rtn", "8bit-rtn"', '"8bit-rtn"'))
     assert console(f"baseline drop {CELL.id}") == (0, f"{CELL.id}: proposal discarded\n")
     assert console(f"baseline drop {CELL.id}") == (4, f"{CELL.id}: there was no proposal\n")
     assert not Path("baselines/embedded/proposals").exists()
@@ -226,11 +200,11 @@ def test_freeze_takes_every_baseline_or_those_that_are_named(console: Console) -
     assert console(f"baseline freeze --tag v2 {OTHER.id}")[0] == 4
 
 
-def test_unused_lists_and_removes_only_when_asked(console: Console) -> None:
+def test_unused_lists_and_removes_only_when_asked(console: Console, matrix_file: Path) -> None:
     console.adopt()
     console.adopt(OTHER)
     assert console("baseline unused") == (0, "nothing is unused in baselines/embedded\n")
-    Path("suites/matrix.toml").write_text(MATRIX.replace('"4bit-rtn", "8bit-rtn"', '"8bit-rtn"'))
+    matrix_file.write_text(matrix_file.read_text().replace('"4bit-rtn", "8bit-rtn"', '"8bit-rtn"'))
     code, said = console("baseline unused")
     assert code == 0
     assert f"unused: the baseline of {CELL.id} (baselines/embedded/{CELL.id})" in said

@@ -25,41 +25,16 @@ ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "suites" / "policy.toml"
 CELL = Cell("llama", "4bit-rtn", "none")
 
-MATRIX = """
-[profiles.embedded.models.llama]
-family = "decoder"
-source = "dir:model"
-
-[compressions.4bit-rtn]
-method = "rtn"
-bits = 4
-[compressions.8bit-rtn]
-method = "rtn"
-bits = 8
-
-[recoveries.none]
-method = "none"
-
-[tasks.facts]
-suite = "facts"
-
-[[grid]]
-profiles = ["embedded"]
-models = ["llama"]
-compressions = ["4bit-rtn", "8bit-rtn"]
-recoveries = ["none"]
-tasks = ["facts"]
-"""
 
 Ask = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def ask(tmp_path: Path, build: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+def ask(
+    tmp_path: Path, matrix_file: Path, build: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Ask:
     """The command in a project whose first cell has a baseline: 300 of 500 right, never a flip."""
-    (tmp_path / "suites").mkdir()
-    (tmp_path / "suites" / "matrix.toml").write_text(MATRIX)
-    shutil.copy(POLICY, tmp_path / "suites" / "policy.toml")
+    shutil.copy(POLICY, matrix_file.parent)
     noise = [NoiseRun(f"run {i}", None, 1, None, {"facts": 0.6}, {"facts": 0}) for i in range(3)]
     home = tmp_path / "baselines" / "embedded" / CELL.id
     home.mkdir(parents=True)
