@@ -11,12 +11,14 @@ from harness.core.errors import ModelError
 if TYPE_CHECKING:
     from torch import nn
 
+    from harness.models.roots import SoftRoots
+
 
 @dataclass(slots=True)
 class LoadedModel:
     """A model in memory with its tokenizer. ``module`` is changed in place by compression; the digests are of the model
     as it was loaded. ``empty_context_id`` is the token that an empty context stands for, None where the family has no
-    such thing."""
+    such thing. ``soft_roots``: what a recovery lets stand before every input."""
 
     module: nn.Module
     tokenizer: Any
@@ -27,6 +29,7 @@ class LoadedModel:
     device: str
     dtype: str
     empty_context_id: int | None
+    soft_roots: SoftRoots | None = None
 
     @property
     def prefix_token_id(self) -> int:
