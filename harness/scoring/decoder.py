@@ -12,22 +12,22 @@ from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
 from harness.models.roots import KeysValues, SoftRoot
 from harness.scoring import Progress, Reading, Request, Score
-from harness.scoring.answers import AGREE_NATS, PartsDone, broken_score, check_looks_left
+from harness.scoring.answers import PartsDone, broken_score, check_looks_left
 from harness.scoring.encode import Encoded, window_tokens
+from harness.scoring.holds import find_layout
 from harness.scoring.memory import Halving
 from harness.scoring.plain import BUDGET_TOKENS, score_plain
 from harness.scoring.readout import TokenReading
 from harness.scoring.rolling import encode_pieces
-from harness.scoring.rooted import choose_roots, keep_root
-from harness.scoring.stems import SHORTEST_STEM_TOKENS, Stem, find_stems, tokens_to_feed
-from harness.scoring.tree import TreeEngine, body, deepest_path
+from harness.scoring.rooted import body, choose_roots, keep_root
+from harness.scoring.stems import SHORTEST_STEM_TOKENS, find_stems, tokens_to_feed
+from harness.scoring.tree import Layout, TreeEngine, deepest_path
 from harness.scoring.trie import Trie, make_tries
 
-ScoringPath = Literal["tree", "plain"]
-Held = Literal["tree", "stems"]
+ScoringPath = Literal["packed", "padded", "plain"]
 
 BATCH_TOKENS = 1024
-"""Padded tokens fed at once: enough to keep two cores busy, small enough for their caches (measured on SmolLM2-135M)."""
+"""Tokens fed at once: enough to keep two cores busy, small enough for their caches (measured on SmolLM2-135M)."""
 
 MAX_TRIE_NODES = 4096
 """A larger group is cut into several tries: a mask has nodes² entries."""
@@ -37,9 +37,10 @@ _ROPE_BY_BATCH = ("dynamic", "longrope")
 
 
 class DecoderScorer:
-    """Scores requests with a loaded decoder. ``path`` says how: "tree", or "plain" where the model can't take tree masks.
+    """Scores requests with a loaded decoder. ``path`` says how: tries "packed" side by side, "padded" where attention can't be
+    ours, or "plain" where the model can't take tree masks either.
 
-    The choice is made at construction by comparing both on a small probe, or forced. Groups that reach beyond a sliding
+    The choice is made at construction by comparing them on a small probe, or forced. Groups that reach beyond a sliding
     window are always scored plainly. ``keeps_stems``: whether what several groups begin with (at least ``shortest_stem``
     tokens) is fed once for all of them, which the probe must allow, too. ``tokens_fed`` counts fed tokens, padding left out.
     """
@@ -56,7 +57,7 @@ class DecoderScorer:
         model: LoadedModel,
         *,
         batch_tokens: int = BATCH_TOKENS,
-        path: Literal["auto", "tree", "plain"] = "auto",
+        path: Literal["auto", "packed", "padded", "plain"] = "auto",
         shortest_stem: int = SHORTEST_STEM_TOKENS,
         progress: Progress | None = None,
     ) -> None:
@@ -71,7 +72,6 @@ class DecoderScorer:
         self._roots: tuple[SoftRoot, ...] = roots.roots if roots else (SoftRoot(keys_values=()),)
         self._kept: dict[int, KeysValues | None] = {}
         self._halving = Halving()
-        self._engine = TreeEngine(model, batch_tokens, self._halving)
         self._plain_tokens = 1 if row_by_row else min(batch_tokens, BUDGET_TOKENS)
         whole_window = window_tokens(config, model.tokenizer)
         taken = roots.most_positions if roots else 0
@@ -81,11 +81,12 @@ class DecoderScorer:
         self._progress = progress
         self.tokens_fed = 0
         check_looks_left(model, lambda ids: module(input_ids=ids, use_cache=False).logits, self._window)
-        untried = path == "plain" or (path == "auto" and row_by_row)
+        layouts: Sequence[Layout] = ("packed", "padded") if path == "auto" else () if path == "plain" else (path,)
         longest = max(self._roots, key=lambda root: root.n_positions)
-        holds: set[Held] = set() if untried else _what_holds(model, self._deepest, longest)
-        self.path: ScoringPath = path if path != "auto" else "tree" if "tree" in holds else "plain"
-        self.keeps_stems = "stems" in holds
+        held = None if path == "auto" and row_by_row else find_layout(model, layouts, self._deepest, longest)
+        self.path: ScoringPath = path if path != "auto" else held.layout if held else "plain"
+        self.keeps_stems = held is not None and held.keeps_stems
+        self._engine = TreeEngine(model, batch_tokens, "padded" if self.path == "padded" else "packed", self._halving)
 
     def score(self, groups: Sequence[Sequence[Request]]) -> list[list[Score]]:
         """The scores of each group's requests, in order. Raises ScoreError for a score that is not finite."""
@@ -149,7 +150,7 @@ class DecoderScorer:
         for group, requests in enumerate(encoded):
             here = [request for request, chosen in enumerate(behind[group]) if chosen == root]
             longest = max((len(requests[request].tokens) - 1 for request in here), default=0)
-            if self.path == "tree" and longest <= self._deepest:
+            if self.path != "plain" and longest <= self._deepest:
                 plan.tries.extend(make_tries(group, requests, max_nodes=MAX_TRIE_NODES, only=here))
             else:
                 plan.plain.extend((group, request) for request in here)
@@ -184,58 +185,6 @@ def _score(readings: Sequence[TokenReading], request: Request, model: LoadedMode
     if not np.isfinite(loglik):
         raise broken_score(request, loglik, model)
     return Score(loglik, all(bool(r.is_top.all()) for r in readings), sum(len(r.is_top) for r in readings))
-
-
-# ------------------------------------------------------------------------------------------------ does the tree path hold?
-
-
-def _what_holds(model: LoadedModel, deepest: int, root: SoftRoot) -> set[Held]:
-    """Whether the tree path, and stems on it, give this model's plain scores on a probe with branches, roots and padding,
-    behind a soft root.
-
-    What a wrong mask or a missing cap does is far larger in trained models than ``AGREE_NATS``.
-    """
-    groups = _probe(model.module.get_input_embeddings().num_embeddings, deepest)  # type: ignore[operator]
-    tries = [trie for group, requests in enumerate(groups) for trie in make_tries(group, requests, max_nodes=MAX_TRIE_NODES)]
-    requests = [request for group in groups for request in group]
-    plain = score_plain(model, requests, root=root)
-    noise_nats = _largest_difference(plain, score_plain(model, requests, budget_tokens=1, root=root))
-    # weights ruined by compression multiply rounding errors
-    tolerance_nats = max(AGREE_NATS[model.dtype], 10 * noise_nats)
-    engine = TreeEngine(model, budget_tokens=MAX_TRIE_NODES)
-    ways: dict[Held, list[Stem]] = {"tree": find_stems(tries, None), "stems": find_stems(tries, 2)}
-    by_way = {held: _try_tree(engine, tries, stems, root) for held, stems in ways.items()}
-    return {held for held, tree in by_way.items() if tree and _largest_difference(tree, plain) <= tolerance_nats}
-
-
-def _try_tree(engine: TreeEngine, tries: Sequence[Trie], stems: Sequence[Stem], root: SoftRoot) -> list[TokenReading] | None:
-    """The readings on the tree path, or None where the architecture does not take it."""
-    try:
-        by_trie = engine.score(tries, stems, root=keep_root(body(engine.model), root))
-    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError):
-        return None  # an architecture that takes no 4-D mask, no positions or no keys and values says so in many ways
-    return [reading for readings in by_trie for reading in readings]
-
-
-def _largest_difference(some: Sequence[TokenReading], others: Sequence[TokenReading]) -> float:
-    return float(max(np.abs(a.logprobs_nats - b.logprobs_nats).max() for a, b in zip(some, others, strict=True)))
-
-
-def _probe(vocabulary: int, deepest: int) -> list[list[Encoded]]:
-    """Groups of made-up requests, cut to ``deepest``: a stem with branches of several depths, a second root, a shared stem."""
-
-    def tokens(start: int, n: int) -> tuple[int, ...]:
-        return tuple((start + 17 * i * i + 5 * i) % vocabulary for i in range(n))
-
-    stem = tokens(11, 6)
-    branches = [stem + tokens(start, n) for start, n in ((101, 4), (203, 2), (307, 5))]
-    deeper = branches[0] + tokens(409, 3)
-    other_root = tokens(29, 5)
-    groups = ([*branches, deeper, other_root], [stem], branches, [stem + other_root, stem + tokens(53, 7)])
-    cut = [[path[: deepest + 1] for path in group] for group in groups]
-    # the first two are read from their first token on, the others after what they share
-    n_before = (1, 1, len(stem) - 1, len(stem) - 1)
-    return [[Encoded(path, max(1, len(path) - n)) for path in group] for group, n in zip(cut, n_before, strict=True)]
 
 
 def _groups_of(plain: Sequence[tuple[int, int]], done: PartsDone) -> Callable[[Sequence[int]], None]:

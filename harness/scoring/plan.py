@@ -1,4 +1,4 @@
-"""Which rows are fed together: longest first, batches under a token budget. Depends on the lengths and their order only."""
+"""What is fed together: longest first, batches under a token budget. Depends on the lengths and their order only."""
 
 from __future__ import annotations
 
@@ -21,4 +21,27 @@ def plan_batches(lengths: Sequence[int], *, budget_tokens: int, most_rows: int |
             batches[-1].append(position)
         else:
             batches.append([position])
+    return batches
+
+
+def plan_packed(lengths: Sequence[int], *, budget_tokens: int) -> list[list[int]]:
+    """Positions of ``lengths`` in batches whose sum stays within the budget, longest first; a longer one is fed alone.
+
+    The batches are about equally full, so that none is too small to be worth its own pass through the weights.
+
+    >>> plan_packed([3, 9, 4, 3, 2], budget_tokens=9)
+    [[1], [2, 0], [3, 4]]
+    """
+    order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
+    total = sum(lengths)
+    fair = total / max(1, -(-total // budget_tokens))
+    batches: list[list[int]] = []
+    n_here, n_before = 0, 0
+    for position in order:
+        full = n_here + lengths[position] > budget_tokens or n_before + n_here >= fair * len(batches)
+        if not batches or full:
+            batches.append([])
+            n_before, n_here = n_before + n_here, 0
+        batches[-1].append(position)
+        n_here += lengths[position]
     return batches

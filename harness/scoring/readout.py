@@ -31,8 +31,12 @@ def read_logits(logits: Float[Tensor, "rows vocabulary"], rows: Sequence[int], t
     exact = logits if logits.dtype == torch.float64 else logits.float()
     row = torch.tensor(list(rows), device=logits.device)
     token = torch.tensor(list(tokens), device=logits.device)
-    read, top = exact[row, token], exact.max(dim=-1)  # of equal values, max gives the first index
-    log_sum = exact.sub_(top.values[:, None]).exp_().sum(dim=-1).log_()
-    logprobs = read - top.values[row] - log_sum[row]
-    is_top = top.indices[row] == token
+    read, top = exact[row, token], exact.amax(dim=-1)
+    is_top = read == top[row]
+    ties = torch.nonzero(is_top).flatten()  # of equal tops the first counts; argmax is slow, and few tokens are at the top
+    if len(ties):
+        tied, which = torch.unique(row[ties], return_inverse=True)
+        is_top[ties] = exact[tied].argmax(dim=-1)[which] == token[ties]
+    log_sum = exact.sub_(top[:, None]).exp_().sum(dim=-1).log_()
+    logprobs = read - top[row] - log_sum[row]
     return TokenReading(logprobs.double().cpu().numpy(), is_top.cpu().numpy())

@@ -44,6 +44,11 @@ def _context(request: Request, fed: Sequence[Encoded], model: LoadedModel, windo
     return first.tokens[: -first.n_scored]
 
 
+def body(model: LoadedModel) -> Any:
+    """The model without its output head."""
+    return model.module.base_model
+
+
 def keep(body: Any, tokens: Sequence[int], before: KeysValues | None, device: str) -> KeysValues:
     """Feed tokens behind ``before`` for the keys and values of both. Raises ValueError for an architecture that keeps other
     things."""

@@ -1,6 +1,6 @@
-"""The tree path: tries fed as rows of one batch under a 4-D mask, the output head only where a score is read.
+"""The tree path: batches of tries fed side by side, the output head only where a score is read.
 
-What several tries begin with, their stem, is fed once; its keys and values then stand before each row, behind those of a
+What several tries begin with, their stem, is fed once; its keys and values then stand before each of them, behind those of a
 soft root, where the model has one.
 """
 
@@ -9,23 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from harness.models.loaded import LoadedModel
 from harness.models.roots import KeysValues
 from harness.scoring.memory import Halving
-from harness.scoring.plan import plan_batches
+from harness.scoring.packed import feed_packed
+from harness.scoring.padded import feed_padded
+from harness.scoring.plan import plan_batches, plan_packed
 from harness.scoring.readout import TokenReading, read_logits
-from harness.scoring.rooted import beside_each_row, keep, n_positions
+from harness.scoring.rooted import body, keep, n_positions
 from harness.scoring.stems import Stem
 from harness.scoring.trie import Trie
 
+Layout = Literal["packed", "padded"]
+"""How the tries of a batch stand side by side: in one row without padding, or a row each."""
+
 KEPT_TOKENS = 8192
-"""Kept positions that stand before the rows of a batch, rows x (root + stem): more make the rows fewer."""
+"""Kept positions that stand before the rows of a padded batch, rows x (root + stem): more make the rows fewer."""
 
 HEAD_ROWS = 512
 """Positions whose logits are made at once: 512 x 50,000 in float32 are 100 MB."""
@@ -39,7 +45,9 @@ class TreeEngine:
 
     model: LoadedModel
     budget_tokens: int
+    layout: Layout = "packed"
     halving: Halving = field(default_factory=Halving)
+    _rooms: list[Tensor] = field(default_factory=list)
 
     def score(
         self,
@@ -54,84 +62,72 @@ class TreeEngine:
         for stem in stems:
             n_stem = len(stem.tokens)
             kept = keep(body(self.model), stem.tokens, root, self.model.device) if n_stem else root
-            rows = [tries[position].n_nodes - n_stem for position in stem.members]
-            most_rows = max(1, KEPT_TOKENS // n_positions(kept)) if kept else None
-            for batch in plan_batches(rows, budget_tokens=self.budget_tokens, most_rows=most_rows):
-                chosen = [tries[stem.members[row]] for row in batch]
+            for batch in self._plan([tries[position].n_nodes - n_stem for position in stem.members], n_positions(kept)):
+                positions = [stem.members[row] for row in batch]
+                chosen = [tries[position] for position in positions]
                 with torch.inference_mode():
                     score_batch = partial(self._score_batch, kept=kept, n_stem=n_stem)
-                    made = self.halving.feed(chosen, _padded_tokens, score_batch)
-                positions = [stem.members[row] for row in batch]
+                    made = self.halving.feed(chosen, self._n_tokens, score_batch)
                 readings.update(zip(positions, made, strict=True))
                 if done:
                     done(positions)
         return [readings[position] for position in range(len(tries))]
 
+    def _plan(self, lengths: Sequence[int], n_kept: int) -> list[list[int]]:
+        if self.layout == "packed":
+            return plan_packed(lengths, budget_tokens=self.budget_tokens)
+        most_rows = max(1, KEPT_TOKENS // n_kept) if n_kept else None
+        return plan_batches(lengths, budget_tokens=self.budget_tokens, most_rows=most_rows)
+
+    def _n_tokens(self, tries: Sequence[Trie]) -> int:
+        lengths = [trie.n_nodes for trie in tries]
+        return sum(lengths) if self.layout == "packed" else len(tries) * max(lengths)
+
     def _score_batch(self, tries: Sequence[Trie], kept: KeysValues | None, n_stem: int) -> list[list[TokenReading]]:
-        hidden = self._feed(tries, kept, n_stem)
-        width = hidden.shape[1]
+        feed = feed_packed if self.layout == "packed" else feed_padded
+        hidden, starts = feed(self.model, tries, kept, n_stem)
         reads = [
-            (row * width + node - n_stem, token)
-            for row, trie in enumerate(tries)
+            (int(start) + node - n_stem, token)
+            for start, trie in zip(starts, tries, strict=True)
             for request in trie.reads
             for node, token in request
         ]
         places = np.array([place for place, _ in reads])
         tokens = np.array([token for _, token in reads])
-        reading = self._read(hidden.flatten(0, 1), places, tokens)
-        return _split(reading, tries)
+        return _split(self._read(hidden, places, tokens), tries)
 
-    def _feed(self, tries: Sequence[Trie], kept: KeysValues | None, n_stem: int) -> Tensor:
-        """The body's last hidden states of what comes after the stem, [tries, widest trie - stem, hidden]."""
-        n_kept = n_positions(kept)
-        n_root = n_kept - n_stem
-        width = max(trie.n_nodes for trie in tries) - n_stem
-        ids = np.zeros((len(tries), width), dtype=np.int64)
-        positions = np.full_like(ids, n_kept)
-        visible = np.zeros((len(tries), width, n_kept + width), dtype=np.bool_)
-        visible[:, :, n_kept:] = np.eye(width, dtype=np.bool_)  # padding sees itself
-        for row, trie in enumerate(tries):
-            n = trie.n_nodes - n_stem
-            ids[row, :n], positions[row, :n] = trie.tokens[n_stem:], n_root + trie.depths[n_stem:]
-            visible[row, :n, :n_kept] = True
-            visible[row, :n, n_kept : n_kept + n] = trie.visible()[n_stem:, n_stem:]
-        device, dtype = self.model.device, next(self.model.module.parameters()).dtype
-        mask = torch.zeros((len(tries), 1, width, n_kept + width), dtype=dtype, device=device)
-        mask.masked_fill_(~torch.from_numpy(visible).to(device)[:, None], torch.finfo(dtype).min)
-        before = {} if kept is None else {"past_key_values": beside_each_row(kept, len(tries))}
-        out = body(self.model)(
-            input_ids=torch.from_numpy(ids).to(device),
-            attention_mask=mask,
-            position_ids=torch.from_numpy(positions).to(device),
-            use_cache=kept is not None,
-            **before,
-        )
-        states: Tensor = out.last_hidden_state
-        return states
-
-    def _read(self, hidden: Tensor, places: np.ndarray, tokens: np.ndarray) -> TokenReading:
-        """Read tokens off positions of ``hidden`` [positions, hidden], each position's logits made once."""
+    def _read(self, hidden: Tensor, places: Int[np.ndarray, " reads"], tokens: Int[np.ndarray, " reads"]) -> TokenReading:
+        """Read tokens off places of ``hidden`` [places, hidden], each place's logits made once."""
         unique, inverse = np.unique(places, return_inverse=True)
         logprobs, is_top = np.empty(len(places)), np.empty(len(places), dtype=np.bool_)
         for start in range(0, len(unique), HEAD_ROWS):
             here = np.flatnonzero((inverse >= start) & (inverse < start + HEAD_ROWS))
             rows = torch.from_numpy(unique[start : start + HEAD_ROWS]).to(hidden.device)
-            part = read_logits(head(self.model, hidden[rows]), (inverse[here] - start).tolist(), tokens[here].tolist())
+            logits = head(self.model, hidden[rows], self._room(hidden))
+            part = read_logits(logits, (inverse[here] - start).tolist(), tokens[here].tolist())
             logprobs[here], is_top[here] = part.logprobs_nats, part.is_top
         return TokenReading(logprobs, is_top)
 
+    def _room(self, hidden: Tensor) -> Tensor:
+        """Where logits are written, batch after batch."""
+        if not self._rooms:
+            vocabulary = self.model.module.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
+            self._rooms.append(hidden.new_empty((HEAD_ROWS, vocabulary)))
+        return self._rooms[0]
 
-def body(model: LoadedModel) -> Any:
-    """The model without its output head."""
-    return model.module.base_model
 
-
-def head(model: LoadedModel, hidden: Tensor) -> Tensor:
+def head(model: LoadedModel, hidden: Tensor, room: Tensor | None = None) -> Tensor:
     """The logits of hidden states, with what the config lays over the output layer (Gemma 2: a cap; Cohere, Granite: a scale).
 
-    What is not known here shows as a difference to the plain path, and the model is scored there.
+    ``room`` [rows, vocabulary] is written to where the layer is a plain matrix: a new tensor of this size costs a quarter of
+    the product. What is not known here shows as a difference to the plain path, and the model is scored there.
     """
-    logits: Tensor = model.module.get_output_embeddings()(hidden)  # type: ignore[operator]
+    layer: Any = model.module.get_output_embeddings()  # type: ignore[operator]
+    plain_matrix = type(layer) is nn.Linear and getattr(layer, "bias", None) is None and not layer._forward_hooks
+    if plain_matrix and room is not None:
+        logits: Tensor = torch.mm(hidden, layer.weight.T, out=room[: len(hidden)])
+    else:
+        logits = layer(hidden)
     config: Any = model.module.config
     if (scale := getattr(config, "logit_scale", None)) is not None:
         logits = logits * scale
@@ -140,10 +136,6 @@ def head(model: LoadedModel, hidden: Tensor) -> Tensor:
     if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
         logits = torch.tanh(logits / cap) * cap
     return logits
-
-
-def _padded_tokens(tries: Sequence[Trie]) -> int:
-    return len(tries) * max(trie.n_nodes for trie in tries)
 
 
 def deepest_path(config: Any) -> int | None:

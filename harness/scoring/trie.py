@@ -34,6 +34,12 @@ class Trie:
         """How many tokens are fed."""
         return len(self.tokens)
 
+    @property
+    def n_chain(self) -> int:
+        """How many nodes stand before the first branch: each the parent of the next."""
+        follows = self.parents == np.arange(-1, self.n_nodes - 1)
+        return self.n_nodes if follows.all() else int(np.argmin(follows))
+
     def visible(self) -> Bool[np.ndarray, "nodes nodes"]:
         """Which nodes (columns) each node (row) attends to: its ancestors and itself.
 
@@ -41,7 +47,9 @@ class Trie:
         [[1, 0, 0], [1, 1, 0], [1, 0, 1]]
         """
         seen = np.eye(self.n_nodes, dtype=np.bool_)
-        for node, parent in enumerate(self.parents):
+        n_chain = self.n_chain
+        seen[:n_chain, :n_chain] = np.tri(n_chain, dtype=np.bool_)
+        for node, parent in enumerate(self.parents[n_chain:].tolist(), start=n_chain):
             if parent >= 0:
                 seen[node, :node] = seen[parent, :node]
         return seen

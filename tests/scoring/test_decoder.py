@@ -22,6 +22,7 @@ from harness.scoring.tree import deepest_path
 MakeModel = Callable[..., LoadedModel]
 
 TAKES_NO_TREE = {"bloom", "mamba"}
+ATTENDS_ALONE = {"falcon", "gemma2"}
 
 CITIES = (
     "Paris",
@@ -109,7 +110,9 @@ def assert_equals_loop(
 def test_scores_equal_a_plain_transformers_loop(architecture: str, tiny_model: MakeModel) -> None:
     model = tiny_model(architecture)
     scorer = DecoderScorer(model)
-    assert scorer.path == ("plain" if architecture in TAKES_NO_TREE else "tree")
+    assert scorer.path == (
+        "plain" if architecture in TAKES_NO_TREE else "padded" if architecture in ATTENDS_ALONE else "packed"
+    )
     groups = MIXED[:3] if architecture == "mamba" else MIXED
     assert_equals_loop(model, groups, scorer.score(groups), nats=1e-4)
 
@@ -154,7 +157,7 @@ def test_a_cap_over_the_logits_is_applied_on_the_tree_path(tiny_model: MakeModel
     model = tiny_model("gemma2", final_logit_softcapping=0.5)
     groups = [[Request("", "abc"), Request("", "abd")]]
     scorer = DecoderScorer(model)
-    assert scorer.path == "tree"
+    assert scorer.path == "padded"
     assert_equals_loop(model, groups, scorer.score(groups), nats=1e-4)
 
 
@@ -178,7 +181,7 @@ def _halve_logits(module: object, arguments: object, output: object) -> object:
 
 
 @pytest.mark.parametrize("adds_bos", [False, True])
-@pytest.mark.parametrize("path", ["tree", "plain"])
+@pytest.mark.parametrize("path", ["packed", "padded", "plain"])
 def test_scores_equal_lm_evals_own_model_class(adds_bos: bool, path: str, tiny_model: MakeModel) -> None:
     model = tiny_model("llama", adds_bos=adds_bos)
     ours = DecoderScorer(model, path=path).score(MIXED)  # type: ignore[arg-type]
@@ -187,7 +190,7 @@ def test_scores_equal_lm_evals_own_model_class(adds_bos: bool, path: str, tiny_m
         assert mine.is_greedy == theirs[1]
 
 
-@pytest.mark.parametrize("path", ["tree", "plain"])
+@pytest.mark.parametrize("path", ["packed", "padded", "plain"])
 def test_a_context_beyond_the_window_is_cut_on_the_left_as_lm_eval_does(path: str, tiny_model: MakeModel) -> None:
     model = tiny_model("gpt2")
     long = "The capital of France is Paris. " * 30
@@ -240,7 +243,7 @@ def test_logits_are_read_the_same_in_small_pieces(tiny_model: MakeModel, monkeyp
     assert largest_difference(whole, scorer.score(MIXED)) < 1e-4
 
 
-@pytest.mark.parametrize("path", ["tree", "plain"])
+@pytest.mark.parametrize("path", ["packed", "padded", "plain"])
 def test_progress_counts_groups_up_to_all_of_them(path: str, tiny_model: MakeModel) -> None:
     told: list[tuple[int, int]] = []
     scorer = DecoderScorer(tiny_model("llama"), path=path, batch_tokens=30, progress=lambda *at: told.append(at))  # type: ignore[arg-type]
@@ -269,7 +272,7 @@ def test_only_the_models_own_choice_is_greedy(tiny_model: MakeModel) -> None:
 def test_half_precision_takes_the_tree_path_near_the_float32_scores(dtype: str, tiny_model: MakeModel) -> None:
     exact = tiny_model("llama")
     half = DecoderScorer(Decoder().load(exact.folder, device="cpu", dtype=dtype))
-    assert half.path == "tree"
+    assert half.path == "packed"
     for a, b in zip(half.score(MIXED[2:3])[0], DecoderScorer(exact).score(MIXED[2:3])[0], strict=True):
         assert a.loglik_nats == pytest.approx(b.loglik_nats, rel=0.05)
 
@@ -333,7 +336,7 @@ def test_a_budget_below_one_token_is_refused(tiny_model: MakeModel) -> None:
 @pytest.mark.real_model
 def test_smollm2_scores_equal_a_plain_transformers_loop(smollm2: LoadedModel) -> None:
     scorer = DecoderScorer(smollm2)
-    assert scorer.path == "tree"
+    assert scorer.path == "packed"
     groups = [SENTENCES[0][:6], MIXED[2][:6], MIXED[3]]
     assert_equals_loop(smollm2, groups, scorer.score(groups), nats=1e-4)
 
