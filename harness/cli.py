@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from harness.commands.baseline import add_commands as add_baseline_commands
 from harness.commands.selftest import add_command as add_selftest
 from harness.commands.store import add_commands as add_store_commands
-from harness.commands.terminal import Parser, Terminal, place_of
+from harness.commands.terminal import Terminal, make_parser, place_of
 from harness.core.command import DATA_VARIABLE, DEFAULT_BASELINES, DEFAULT_DEVICE, DEFAULT_MATRIX, DEFAULT_PROFILE
 from harness.core.errors import EXIT_INVALID, EXIT_PASS, EXIT_USAGE, ConfigError, HarnessError
 from harness.core.records import CellFailure, CellRun
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = make_parser(
         prog="harness",
         description="Which knowledge did a compressed language model keep, and did anything regress against its baseline?",
         epilog="In daily use: `pytest suites/ -k llama_4bit`, which measures, judges and reports in one go.",

@@ -22,13 +22,17 @@ Subparsers = Any
 """argparse's own type for a place where commands are added is private."""
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose complaints end as every other request that can't be met, and as pytest's own usage errors: argparse's 2 is
-    pytest's "stopped by the user", which a CI may want to tell apart."""
+class _Parser(argparse.ArgumentParser):
+    """Ends as every other request that can't be met does, and as pytest's own usage errors do: argparse's 2 is pytest's
+    "stopped by the user", which a CI may want to tell apart."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and what is wrong, and exit with 4."""
         self.exit(EXIT_USAGE, f"{self.format_usage()}harness: {message}; `{self.prog} --help` explains.\n")
+
+
+def make_parser(*, prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser that prints what is wrong with a line and exits with 4; so do those of its commands."""
+    return _Parser(prog=prog, description=description, epilog=epilog)
 
 
 @dataclass(frozen=True, slots=True)
