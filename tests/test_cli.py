@@ -3,6 +3,8 @@ regression."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness.cli import main
@@ -52,3 +54,11 @@ def test_a_line_that_no_command_takes_ends_with_4_as_pytests_usage_errors_do(
     assert f"harness: {said}" in (told := capsys.readouterr().err)
     assert told.startswith("usage: harness")
     assert told.endswith(" --help` explains.\n")
+
+
+def test_an_index_of_a_folder_that_is_not_there_is_refused_and_makes_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["index", str(tmp_path / "reprots")]) == 4
+    assert "there is no folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
