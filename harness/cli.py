@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from harness.commands.baseline import add_commands as add_baseline_commands
 from harness.commands.selftest import add_command as add_selftest
 from harness.commands.store import add_commands as add_store_commands
-from harness.commands.terminal import Terminal, place_of
+from harness.commands.terminal import Terminal, make_parser, place_of
 from harness.core.command import DATA_VARIABLE, DEFAULT_BASELINES, DEFAULT_DEVICE, DEFAULT_MATRIX, DEFAULT_PROFILE
 from harness.core.errors import EXIT_INVALID, EXIT_PASS, EXIT_USAGE, ConfigError, HarnessError
 from harness.core.records import CellFailure, CellRun
@@ -63,10 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = make_parser(
         prog="harness",
         description="Which knowledge did a compressed language model keep, and did anything regress against its baseline?",
-        epilog="In daily use: `pytest suites/ -k llama_4bit`, which measures, judges and reports in one go.",
+        epilog="In daily use: `pytest suites/ -k llama_4bit`, which measures, judges and reports in one go. "
+        "Exit codes: 0 passed, 1 REGRESSED, 4 a request that can't be met, 10 INCONCLUSIVE where the policy is `release`, "
+        "11 INVALID.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -97,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     index.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/index.html")
 
     doctor = _command(commands, "doctor", _doctor, "what this machine can run and what is missing")
-    doctor.add_argument("--data", type=Path, default=_env_data(), metavar="DIR", help="offline mirror of data sets")
+    doctor.add_argument(
+        "--data", type=Path, default=_env_data(), metavar="DIR", help="offline mirror of data sets (default: $HARNESS_DATA)"
+    )
     return parser
 
 
@@ -120,7 +124,7 @@ def _command(
 def _measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=DEFAULT_DEVICE, help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument(
-        "--data", type=Path, default=_env_data(), metavar="DIR", help="offline mirror (default: $HARNESS_DATA)"
+        "--data", type=Path, default=_env_data(), metavar="DIR", help="offline mirror of data sets (default: $HARNESS_DATA)"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only N items of each task, a stable sample")
     parser.add_argument("--fresh", action="store_true", help="compress and measure again, even what is stored")
@@ -180,7 +184,8 @@ def _measure(args: argparse.Namespace) -> int:
                 )
             except HarnessError as error:
                 reason = place_of(args).complete(str(error))
-                print(f"harness: {plan.cell.id}: {reason}", file=sys.stderr)
+                told = reason if reason.startswith(plan.cell.id) else f"{plan.cell.id}: {reason}"
+                print(f"harness: {told}", file=sys.stderr)
                 run, code = CellFailure(plan.cell, plan.profile, reason), error.exit_code
             except Exception as error:  # noqa: BLE001 - a crash (out of memory, a library's own error) is INVALID
                 run, code = crashed(plan, error), EXIT_INVALID
@@ -249,6 +254,10 @@ def _models(args: argparse.Namespace) -> int:
 def _index(args: argparse.Namespace) -> int:
     from harness.report import write_index
 
+    if not args.folder.is_dir():
+        raise ConfigError(
+            f"there is no folder {args.folder}: expected one that holds report folders of runs; correct the path."
+        )
     print(f"index: {write_index(args.folder, args.out or args.folder / 'index.html')}")
     return EXIT_PASS
 

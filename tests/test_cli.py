@@ -3,6 +3,8 @@ regression."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness.cli import main
@@ -30,3 +32,33 @@ def test_output_that_is_not_read_to_its_end_is_no_pass(
     monkeypatch.setattr("harness.execution.doctor.examine", closed)
     monkeypatch.setattr("os.dup2", lambda *_: None)
     assert main(["doctor"]) == 141
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "the following arguments are required: COMMAND"),
+        ("mesure", "argument COMMAND: invalid choice: 'mesure'"),
+        ("measure", "the following arguments are required: CELL"),
+        ("measure llama_none_none --limit all", "argument --limit: invalid int value: 'all'"),
+        ("judge --policy strict", "argument --policy: invalid choice: 'strict'"),
+        ("store prune --age 3", "unrecognized arguments: --age 3"),
+    ],
+)
+def test_a_line_that_no_command_takes_ends_with_4_as_pytests_usage_errors_do(
+    line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(line.split())
+    assert ended.value.code == pytest.ExitCode.USAGE_ERROR == 4
+    assert f"harness: {said}" in (told := capsys.readouterr().err)
+    assert told.startswith("usage: harness")
+    assert told.endswith(" --help` explains.\n")
+
+
+def test_an_index_of_a_folder_that_is_not_there_is_refused_and_makes_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["index", str(tmp_path / "reprots")]) == 4
+    assert "there is no folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,13 +1,15 @@
-"""What the commands share: what the command line lends them, the matrix, policy and cells that they were asked about."""
+"""What the commands share: their parser, what the command line lends them, the matrix, policy and cells that they were asked
+about."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.core.command import DEFAULT_BASELINES, DEFAULT_DEVICE, Place
+from harness.core.errors import EXIT_USAGE
 from harness.execution.matrix import CellPlan, Matrix, read_matrix
 
 if TYPE_CHECKING:
@@ -18,6 +20,19 @@ if TYPE_CHECKING:
 
 Subparsers = Any
 """argparse's own type for a place where commands are added is private."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends as every other request that can't be met does, and as pytest's own usage errors do: argparse's 2 is pytest's
+    "stopped by the user", which a CI may want to tell apart."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.format_usage()}harness: {message}; `{self.prog} --help` explains.\n")
+
+
+def make_parser(*, prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser that prints what is wrong with a line and exits with 4; so do those of its commands."""
+    return _Parser(prog=prog, description=description, epilog=epilog)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,8 +205,10 @@ def read_toml(path: Path, kind: type[T], problems: Callable[[T], Iterable[tuple[
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read ({error}).") from error
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read ({error.strerror}): expected a TOML file; correct the path.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text ({error.reason}): expected a TOML file.") from error
     try:
         plain = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

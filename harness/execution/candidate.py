@@ -6,6 +6,7 @@ be compressed or scored that is not stored yet.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from typing import Any, cast
 from harness.compression import COMPRESSION, CompressionMethod
 from harness.compression.calibration import CalibrationText, load_text, shipped_text
 from harness.core.digest import digest_file, digest_json
-from harness.core.errors import ConfigError, StorageError
+from harness.core.errors import ConfigError, StorageError, UnknownNameError
 from harness.core.probes import ProbeIndex
 from harness.core.records import SCHEMA_VERSION
 from harness.core.serial import atomic_path
+from harness.core.shelf import unknown_name
 from harness.execution.engine import limit_threads
 from harness.execution.matrix import CellPlan
 from harness.execution.store import Store, WeightsManifest
@@ -175,10 +177,20 @@ class Candidate:
         return cast(ModelFamily, MODELS.load(self.plan.model.family)())
 
 
-def make_method(kind: str, name: str, method: Callable[..., Any], fields: Mapping[str, Any]) -> Any:
-    """A method from the matrix's fields. Raises ConfigError naming the entry for unknown or missing fields."""
-    try:
-        return method(**fields)
-    except TypeError as error:
-        known = ", ".join(getattr(method, "__dataclass_fields__", {})) or "none"
-        raise ConfigError(f"{kind} {name!r} of the matrix: {error}; its fields are: {known}.") from error
+def make_method(
+    kind: str, name: str, method: Callable[..., Any], written: Mapping[str, Any], given: Mapping[str, Any] | None = None
+) -> Any:
+    """A method, a frozen dataclass, from the fields that are ``written`` in the matrix and those that the run has ``given``.
+
+    Raises ConfigError naming the entry for unknown or missing fields.
+    """
+    own = [field for field in dataclasses.fields(cast(Any, method)) if field.init and field.name not in (given or {})]
+    known = [field.name for field in own]
+    if unknown := next((key for key in written if key not in known), None):
+        raise UnknownNameError(f"{kind} {name!r} of the matrix: {unknown_name('field', unknown, known)}")
+    needed = [field.name for field in own if field.default is field.default_factory is dataclasses.MISSING]
+    if missing := [key for key in needed if key not in written]:
+        raise ConfigError(
+            f"{kind} {name!r} of the matrix has no {' and no '.join(missing)}: add it; its fields are: {', '.join(known)}."
+        )
+    return method(**written, **(given or {}))

@@ -20,15 +20,16 @@ def make_task(name: str, entry: TaskEntry, base: Path, *, limit: int | None = No
     ``data`` is the offline mirror, for suites that load data sets. Raises ConfigError.
     """
     suite = KNOWLEDGE.load(entry.suite)
-    fields: dict[str, Any] = {**entry.options, "limit": limit}
+    fields: dict[str, Any] = dict(entry.options)
+    given: dict[str, Any] = {"limit": limit}
     for key in ("folder", "file", "include"):
         if (path := fields.get(key)) is not None:
             if not isinstance(path, str):
                 raise ConfigError(f"task {name!r} of the matrix: {key} is {path!r}, expected a path in quotes.")
             fields[key] = base / path
     if "data" in suite.__dataclass_fields__:
-        fields["data"] = data
-    return cast(KnowledgeTask, make_method("task", name, suite, fields))
+        given["data"] = data
+    return cast(KnowledgeTask, make_method("task", name, suite, fields, given))
 
 
 def check_kind(plan: CellPlan, name: str, task: KnowledgeTask) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from harness.core.digest import digest_file, digest_json, digest_named
 from harness.core.errors import ConfigError, DownloadError, FileFormatError
-from harness.knowledge.mirror import IRRELEVANT, ParquetFolder, listed
+from harness.knowledge.mirror import IRRELEVANT, MissingSplitError, ParquetFolder, listed
 
 BUILDERS = ("arrow", "csv", "json", "parquet", "text")
 """The loader's own names for plain files; such a ``dataset_path`` goes with ``data_files``."""
@@ -85,21 +85,17 @@ class PlainFiles:
                 made = datasets.load_dataset(
                     self.builder, data_files=files, cache_dir=cache, keep_in_memory=True, **self.options
                 )
-            except (
-                datasets.exceptions.DatasetGenerationError,
-                ValueError,
-                OSError,
-                StopIteration,
-            ) as error:  # the last: empty
+            except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, StopIteration) as error:
+                why = "no rows in it" if isinstance(error, StopIteration) else _first_line(error.__cause__ or error)
                 raise FileFormatError(
-                    f"{listed(name for names in files.values() for name in names)} can't be read as {self.builder} "
-                    f"({_first_line(error.__cause__ or error)}): correct the file or dataset_path."
+                    f"{listed(name for names in files.values() for name in names)} can't be read as {self.builder} ({why}): "
+                    "correct the file or dataset_path."
                 ) from error
         return dict(made)
 
     def _split(self, split: str) -> tuple[Path, ...]:
         if split not in self.files:
-            raise ConfigError(f"the task's data_files have no split {split!r}: they have {listed(self.files)}; add it.")
+            raise MissingSplitError(split, f"data_files have no split {split!r}: they have {listed(self.files)}; add it.")
         return self.files[split]
 
 
@@ -174,7 +170,9 @@ class HubData:
             raise ConfigError(f"the data set {self.path} can't be loaded from the hub ({_first_line(error)}).") from error
         missing = [split for split in splits if split not in made]
         if missing:
-            raise ConfigError(f"the data set {self.path} has no split {missing[0]!r}: it has {listed(made)}.")
+            raise MissingSplitError(
+                missing[0], f"the data set {self.path} has no split {missing[0]!r}: it has {listed(made)}."
+            )
         return {split: made[split] for split in splits}
 
 
@@ -219,7 +217,7 @@ class Rows:
 
     def _split(self, split: str) -> Any:
         if split not in self.splits:
-            raise ConfigError(f"{self.made_by} made no split {split!r}: it made {listed(self.splits)}; correct the task file.")
+            raise MissingSplitError(split, f"{self.made_by} made no split {split!r}: it made {listed(self.splits)}.")
         return self.splits[split]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,9 @@ from harness.knowledge.lm_eval_items import (
     option_scores,
 )
 from harness.knowledge.sample import chance_share, sample
-from harness.knowledge.task_index import Leaf, TaskFolder, find_leaves, leaves_of
-from harness.knowledge.task_plan import DEFAULT_METRICS, Plan, gated_entries, package_folder, plan_task
+from harness.knowledge.task_index import Leaf, TaskFolders, find_leaves, leaves_of
+from harness.knowledge.task_plan import DEFAULT_METRICS, Plan, gated_entries, naming_splits, package_folder, plan_task
+from harness.knowledge.task_templates import bound_templates, try_templates
 from harness.knowledge.task_yaml import Code, as_json, read_task_file
 from harness.scoring import Answer, Generated, Prompt, Request, Score, TaskKind, Tokenizer
 
@@ -117,7 +118,10 @@ class LmEval:
     def build(self, tokenizer: Tokenizer) -> tuple[TaskInfo, tuple[Item, ...]]:  # noqa: ARG002 - text fits any tokenizer
         """One item a document, in lm-eval's order, the tasks of a group one after the other."""
         if not self._documents:
-            raise ConfigError(f"{self._called}: none of its documents can be asked ({dict(self._excluded)}); leave it out.")
+            why = ", ".join(f"{reason}: {n}" for reason, n in self._excluded.items())
+            raise ConfigError(
+                f"{self._called}: none of its documents can be asked ({why}); correct the task file or leave it out."
+            )
         kept = sample([item for item, _, _ in self._documents], self.limit, SEED)
         return self._info(kept), kept
 
@@ -153,7 +157,7 @@ class LmEval:
         """Every single task, read and checked; nothing is run or loaded."""
         from lm_eval.config.task import TaskConfig
 
-        folders = _Folders(self.include)
+        folders = TaskFolders(self.include, (SHIPPED, package_folder("lm_eval") / "tasks"))
         found = (
             leaves_of(read_task_file(self.file), folders) if self.file is not None else find_leaves(self.task or "", folders)
         )
@@ -178,7 +182,9 @@ class LmEval:
         tasks = []
         for plan, source in zip(self._plans, self._sources, strict=True):
             config = {key: value for key, value in plan.leaf.config.items() if key not in _COSMETIC}
-            tasks.append([plan.name, as_json(config), plan.n_shots, plan.filter, source.digest(plan.splits)])
+            with naming_splits(plan):
+                data = source.digest(plan.splits)
+            tasks.append([plan.name, as_json(config), plan.n_shots, plan.filter, data])
         return digest_json([PROTOCOL, lm_eval.__version__, self.metric, tasks])
 
     @cached_property
@@ -191,9 +197,10 @@ class LmEval:
         """Every document with its item and its question without examples, in lm-eval's order."""
         made: list[tuple[Item, str, Document]] = []
         for plan, source in zip(self._plans, self._sources, strict=True):
-            with _quiet():
+            with _quiet(), naming_splits(plan):
                 rows = source.load(plan.splits)
-            with _task_code(plan.leaf, ConfigError):
+            _check_rows(plan, source, rows)
+            with _task_code(plan.leaf, ConfigError, look_closer=partial(_try_templates, plan, rows)):
                 documents = list(ask_all(plan, _construct(plan, rows)))
                 check_binary(plan, documents)
                 for document in documents:
@@ -247,29 +254,6 @@ _FIELDS: tuple[tuple[str, type, str], ...] = (
 # ------------------------------------------------------------------------------------------------ names and data
 
 
-@dataclass
-class _Folders:
-    """Where names are looked up: the user's folder, ours, lm-eval's. The latter's fourteen thousand files are read only when
-    a name is in neither of the others, and once a process."""
-
-    include: Path | None
-
-    def __iter__(self) -> Iterator[TaskFolder]:
-        if self.include is not None:
-            yield self._included
-        yield _scanned(SHIPPED)
-        yield _scanned(package_folder("lm_eval") / "tasks")
-
-    @cached_property
-    def _included(self) -> TaskFolder:
-        return TaskFolder.scan(self.include or Path(), strict=True)
-
-
-@cache
-def _scanned(root: Path) -> TaskFolder:
-    return TaskFolder.scan(root, strict=False)
-
-
 def _source(plan: Plan, data: Path | None, *, allow_code: bool) -> Source:
     config = plan.leaf.config
     options = dict(config.get("dataset_kwargs") or {})
@@ -284,6 +268,13 @@ def _source(plan: Plan, data: Path | None, *, allow_code: bool) -> Source:
             "data into the mirror, or set `allow_code = true` to try it without the script, which is never run."
         )
     return find_source(path, config.get("dataset_name"), options, data=data, near=plan.leaf.file.path.parent)
+
+
+def _check_rows(plan: Plan, source: Source, rows: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a split without rows."""
+    for split in plan.splits:
+        if not len(rows[split]):
+            raise ConfigError(f"{plan.where(split)}the split {split!r} of {source.version} holds no rows; get the data again.")
 
 
 # ------------------------------------------------------------------------------------------------ lm-eval's own code
@@ -334,18 +325,28 @@ def _metadata(leaf: Leaf) -> dict[str, Any]:
 
 
 @contextmanager
-def _task_code(leaf: Leaf, error_type: type[ConfigError] | type[ScoreError]) -> Iterator[None]:
-    """Around lm-eval's code: quiet, and whatever it raises becomes an error that names the task."""
+def _task_code(
+    leaf: Leaf,
+    error_type: type[ConfigError] | type[ScoreError],
+    *,
+    at: str | None = None,
+    look_closer: Callable[[], None] | None = None,
+) -> Iterator[None]:
+    """Around lm-eval's code: quiet, and whatever it raises becomes an error that names the task, and the key that it is
+    ``at``; ``look_closer`` may raise a better one."""
     try:
         with _quiet():
             yield
     except HarnessError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a function of a task's own that exits would end the run without a word
+        if look_closer is not None:
+            look_closer()
         first_line = str(error).strip().partition("\n")[0]
+        where = f"({leaf.file.path}) failed in its own code" if at is None else f"({leaf.file.at(at)}) failed at {at}"
         raise error_type(
-            f"the task {leaf.name!r} ({leaf.file.path}) failed in its own code ({type(error).__name__}: {first_line}): its "
-            "templates and functions don't fit its data; correct the task file, or take another task."
+            f"the task {leaf.name!r} {where} ({type(error).__name__}: {first_line}): its templates and functions don't fit "
+            "its data; correct the task file, or take another task."
         ) from error
 
 
@@ -371,18 +372,16 @@ def _quiet() -> Iterator[None]:
 
 @cache
 def _prepare_templates() -> None:
-    """Give lm-eval's template environment a memory, because compiling the same templates for every document is nine tenths of
-    the time that building a task takes, and bounds: a task file's templates may not reach into Python's internals."""
+    """Once a process."""
     from lm_eval.utils import env
 
-    env.from_string = lru_cache(maxsize=256)(env.from_string)
-    env.getattr, env.getitem = _bounded(env.getattr), _bounded(env.getitem)
+    bound_templates(env)
 
 
-def _bounded(read: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def read_field(value: Any, name: Any) -> Any:
-        if isinstance(name, str) and name.startswith("__"):
-            raise PermissionError(f"a template may read fields only, and this one reaches for {name!r}")
-        return read(value, name)
+def _try_templates(plan: Plan, rows: Mapping[str, Any]) -> None:
+    """Raise ConfigError with file and key where a template fails on the first row; a task's own code may change the rows."""
+    from lm_eval.utils import apply_template
 
-    return read_field
+    config, asked = plan.leaf.config, rows[plan.asked_split]
+    if config.get("process_docs") is None and len(asked):
+        try_templates(config, asked[0], apply_template, lambda key: _task_code(plan.leaf, ConfigError, at=key))

@@ -25,6 +25,14 @@ IRRELEVANT = ("trust_remote_code", "revision", "streaming", "verification_mode",
 """Arguments of the hub's loader that say nothing about files that are here."""
 
 
+class MissingSplitError(ConfigError):
+    """A split that a task names and its data do not have; whoever knows the task file says where it is named."""
+
+    def __init__(self, split: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.split = split
+
+
 @dataclass(frozen=True, slots=True)
 class ParquetFolder:
     """One config of a data set in the mirror: its splits' parquet files, as the front matter of its README.md declares them,
@@ -72,9 +80,10 @@ class ParquetFolder:
 
     def _split(self, split: str) -> tuple[Path, ...]:
         if split not in self.files:
-            raise ConfigError(
+            raise MissingSplitError(
+                split,
                 f"the data set {self.path} in the mirror {self.folder} has no split {split!r} in its config {self.config!r}: "
-                f"it has {listed(self.files)}; add the split there, or run without the mirror to load from the hub."
+                f"it has {listed(self.files)}; add the split there, or run without the mirror to load from the hub.",
             )
         return self.files[split]
 
@@ -82,17 +91,17 @@ class ParquetFolder:
 def _declared(folder: Path) -> dict[str, dict[str, tuple[Path, ...]]]:
     """Configs and splits out of the front matter of README.md; empty where it declares none."""
     readme = folder / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    start, _, rest = text.partition("---\n")
-    if start.strip() or "\n---" not in rest:
-        return {}
     try:
+        text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+        start, _, rest = text.partition("---\n")
+        if start.strip() or "\n---" not in rest:
+            return {}
         declared = _front_matter(rest.partition("\n---")[0])
         return {
             config["config_name"]: {entry["split"]: _matching(folder, entry["path"]) for entry in config["data_files"]}
             for config in declared
         }
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise FileFormatError(
             f"{readme} has front matter that can't be used ({type(error).__name__}: {error}): expected `configs`, each with "
             "`config_name` and `data_files`, a list of `split` and `path`; correct it."
@@ -107,12 +116,13 @@ def _front_matter(text: str) -> list[dict[str, Any]]:
 
 
 def _matching(folder: Path, patterns: str | list[str]) -> tuple[Path, ...]:
-    """The files of a split; a declared file that is missing shows when its split is asked for."""
-    return tuple(
-        file
-        for pattern in ([patterns] if isinstance(patterns, str) else patterns)
-        for file in sorted(folder.glob(pattern)) or [folder / pattern]
-    )
+    """The files of a split; a declared file that is missing shows when its split is asked for. Raises ValueError for a pattern
+    that leads out of the folder."""
+    wanted = [patterns] if isinstance(patterns, str) else patterns
+    for pattern in wanted:
+        if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+            raise ValueError(f"the path {pattern!r} leads out of the folder")
+    return tuple(file for pattern in wanted for file in sorted(folder.glob(pattern)) or [folder / pattern])
 
 
 def _as_they_lie(folder: Path) -> dict[str, dict[str, tuple[Path, ...]]]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,29 @@ class TaskFolder:
     def names(self) -> set[str]:
         """The names in the files' texts, for "did you mean"."""
         return {name for text in self.texts.values() for name in _NAMED.findall(text)}
+
+
+@dataclass
+class TaskFolders:
+    """Where names are looked up: the user's folder, then the others in order. The last is lm-eval's, whose fourteen thousand
+    files are read only when a name is in none of the folders before, and once a process."""
+
+    include: Path | None
+    others: tuple[Path, ...]
+
+    def __iter__(self) -> Iterator[TaskFolder]:
+        if self.include is not None:
+            yield self._included
+        yield from map(_scanned, self.others)
+
+    @cached_property
+    def _included(self) -> TaskFolder:
+        return TaskFolder.scan(self.include or Path(), strict=True)
+
+
+@cache
+def _scanned(root: Path) -> TaskFolder:
+    return TaskFolder.scan(root, strict=False)
 
 
 def find_leaves(name: str, folders: Iterable[TaskFolder]) -> tuple[Leaf, ...]:

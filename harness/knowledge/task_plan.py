@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 from harness.core.errors import ConfigError, UnknownNameError
 from harness.core.shelf import unknown_name
+from harness.knowledge.mirror import MissingSplitError
 from harness.knowledge.task_index import Leaf
-from harness.knowledge.task_yaml import Code, check_config, codes_in
+from harness.knowledge.task_yaml import Code, check_config, check_keys_once, codes_in
 
 PER_ITEM: Mapping[str, tuple[str, ...]] = {
     "multiple_choice": ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"),
@@ -33,6 +35,7 @@ DEFAULT_METRICS: Mapping[str, tuple[str, ...]] = {
 MAX_NEW_TOKENS = 256
 """What lm-eval's ``hf`` model class generates where a task names no limit."""
 
+_SPLITS = ("test_split", "validation_split", "fewshot_split", "training_split")
 _SAMPLING = ("do_sample", "temperature", "top_p", "top_k", "min_p")
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
@@ -57,6 +60,16 @@ class Plan:
         return self.leaf.name
 
     @property
+    def asked_split(self) -> str:
+        """The split whose documents are asked."""
+        return str(self.leaf.config.get("test_split") or self.leaf.config["validation_split"])
+
+    def where(self, split: str) -> str:
+        """``<file>:<line>: <key>: `` of the key that names a split, for the start of a sentence."""
+        keys = [key for key in _SPLITS if self.leaf.config.get(key) == split] or ["fewshot_config"]
+        return f"{self.leaf.file.at(keys[0])}: {keys[0]}: "
+
+    @property
     def options_compete(self) -> bool:
         """Whether one option wins over the others (then guessing has a chance); else each is right or wrong for itself."""
         return self.output_type == "multiple_choice" and self.metric != "exact_match"
@@ -71,6 +84,9 @@ def plan_task(
         raise ConfigError(
             f"{file.path}: {leaf.name!r} is a Python class that loads and asks by itself; only YAML tasks can run."
         )
+    for path in {file.path, *file.origin.values()}:
+        if not _is_known(path):
+            check_keys_once(path)
     check_config(file, config, known_keys)
     if config.get("doc_to_image") or config.get("doc_to_audio"):
         raise ConfigError(
@@ -85,7 +101,8 @@ def plan_task(
         raise UnknownNameError(f"{file.path}: {unknown_name(f'filter of {leaf.name!r}', filter_name, names)}")
     stop, max_new_tokens = _generation(leaf) if output_type == "generate_until" else ((), 0)
     n_shots = _shots(num_fewshot, leaf)
-    splits = [config.get("test_split") or config["validation_split"], *([_example_split(config)] if n_shots else [])]
+    asked = config.get("test_split") or config["validation_split"]
+    splits = [asked, *([_example_split(config)] if n_shots else [])]
     return Plan(
         leaf=leaf,
         output_type=output_type,
@@ -96,6 +113,15 @@ def plan_task(
         stop=stop,
         max_new_tokens=max_new_tokens,
     )
+
+
+@contextmanager
+def naming_splits(plan: Plan) -> Iterator[None]:
+    """Around reading a task's data: a split that is not there is told with the task file's key. Raises ConfigError."""
+    try:
+        yield
+    except MissingSplitError as error:
+        raise ConfigError(f"{plan.where(error.split)}{error}") from error
 
 
 @cache
@@ -110,13 +136,17 @@ def package_folder(name: str) -> Path:
 # ------------------------------------------------------------------------------------------------ code from outside
 
 
+def _is_known(path: Path) -> bool:
+    """Whether a file is lm-eval's or this project's."""
+    return any(path.is_relative_to(package_folder(name)) for name in ("lm_eval", "harness"))
+
+
 def _refuse_code(leaf: Leaf, metric: str) -> None:
     """Raise ConfigError naming the code from outside that a task would run: what stands neither in lm-eval nor here.
 
     A template that reaches into Python's internals is refused while it is rendered.
     """
-    trusted = (package_folder("lm_eval"), package_folder("harness"))
-    outside = [code for code in codes_in(leaf.config) if not any(code.yaml.is_relative_to(folder) for folder in trusted)]
+    outside = [code for code in codes_in(leaf.config) if not _is_known(code.yaml)]
     found = [f"the function {code.spec} ({code.yaml})" for code in outside]
     if leaf.config.get("process_results") is None:
         fetched = [

@@ -68,6 +68,18 @@ class TaskFile:
         return f"{path}:{lines[0]}" if lines else str(path)
 
 
+def check_keys_once(path: Path) -> None:
+    """Raise ConfigError where a key stands twice at the top of a file: YAML readers take the last one without a word."""
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_BASE)
+    seen: dict[str, int] = {}
+    for name, _ in node.value:
+        line = name.start_mark.line + 1
+        if (first := seen.setdefault(name.value, line)) != line:
+            raise ConfigError(
+                f"{path}:{line}: the key {name.value!r} stands there twice (first in line {first}); take one out."
+            )
+
+
 def read_task_file(path: Path, _within: tuple[Path, ...] = ()) -> TaskFile:
     """A task file and its includes; later includes win over earlier ones, the file's own keys over all. Raises ConfigError."""
     path = path.expanduser().resolve()

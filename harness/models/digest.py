@@ -192,6 +192,8 @@ def _size(entry: Mapping[str, Any]) -> int:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path.parent} holds no {path.name}: expected a model folder as transformers saves it.") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} can't be read as JSON ({error}): get the model again.") from error
 

@@ -278,7 +278,7 @@ def test_what_can_not_be_done_is_one_sentence_with_exit_code_4(console: Console,
 def test_a_command_without_what_it_needs_ends_with_usage(console: Console, line: str) -> None:
     with pytest.raises(SystemExit) as raised:
         console(line)
-    assert raised.value.code == 2
+    assert raised.value.code == 4
 
 
 def test_without_a_known_commit_the_proposal_says_so_and_accepting_warns(console: Console) -> None:

@@ -205,6 +205,13 @@ def test_labels_of_a_drawing_are_whole_and_apart(open_page, request, name):
             assert apart, (one, other)
 
 
+def test_a_panel_of_several_fits_a_phone_whole(open_page, families_file):
+    page = open_page(360, file=families_file)
+    panels = page.evaluate("Array.from(document.querySelectorAll('.panel'), (e) => [e.scrollWidth, e.clientWidth])")
+    assert len(panels) > 1
+    assert [(needs, has) for needs, has in panels if needs > has] == []
+
+
 def test_every_drawing_says_what_it_shows(open_page, families_file):
     page = open_page(file=families_file)
     page.evaluate(OPEN)

@@ -15,6 +15,7 @@ from harness.core.digest import digest_sequence
 from harness.core.errors import ConfigError
 from harness.core.records import CompressionRecord
 from harness.core.shelf import Shelf
+from harness.execution.matrix import read_matrix
 from harness.knowledge import KNOWLEDGE
 from harness.models import MODELS
 from harness.models.digest import digest_weights
@@ -24,6 +25,8 @@ from harness.models.tiny_tokenizers import bert_tokenizer, t5_tokenizer, tiny_to
 from harness.recovery import RECOVERY
 from harness.report.sections import SECTIONS
 from harness.scoring import GENERATORS, SCORERS, Prompt, Reading, Request
+
+MATRIX = Path(__file__).parents[2] / "suites" / "matrix.toml"
 
 SHELVES: dict[str, Shelf] = {s.name: s for s in (MODELS, COMPRESSION, RECOVERY, KNOWLEDGE, SCORERS, GENERATORS, SECTIONS)}
 ENTRIES = [(shelf, name) for shelf, table in SHELVES.items() for name in table]
@@ -38,9 +41,22 @@ RECIPES: dict[str, dict[str, Any]] = {
 NOT_FOR = {"gptq": {"seq2seq"}}
 """The families that a compression method refuses."""
 
-ARCHITECTURES = ("llama", "opt", "bert", "roberta", "distilbert", "albert", "t5")
-"""The class of every model in the registry, by transformers' ``model_type`` (Vicuna and WizardLM are of LLaMA's, Flan-T5 and
-LaMini-Flan-T5 of T5's); a new family needs one here, and in ``models.tiny``."""
+REGISTRY = {
+    "llama": ("llama", "LlamaForCausalLM"),
+    "opt": ("opt", "OPTForCausalLM"),
+    "vicuna": ("llama", "LlamaForCausalLM"),
+    "wizardlm": ("llama", "LlamaForCausalLM"),
+    "bert": ("bert", "BertForMaskedLM"),
+    "roberta": ("roberta", "RobertaForMaskedLM"),
+    "distilbert": ("distilbert", "DistilBertForMaskedLM"),
+    "albert": ("albert", "AlbertForMaskedLM"),
+    "flan-t5": ("t5", "T5ForConditionalGeneration"),
+    "lamini-flan-t5": ("t5", "T5ForConditionalGeneration"),
+}
+"""Every model of the matrix's profile ``gpu`` with transformers' ``model_type`` and the class that loads it; a new one needs a
+line here, and a new ``model_type`` a tiny model in ``models.tiny``."""
+
+ARCHITECTURES = tuple(dict.fromkeys(architecture for architecture, _ in REGISTRY.values()))
 
 ASKED: dict[Reading, tuple[Request, Request]] = {
     "continuation": (Request("the", " sea"), Request("", "a b")),
@@ -106,6 +122,15 @@ def test_an_entry_imports_and_says_what_it_is(shelf: str, name: str) -> None:
 def test_every_family_has_an_architecture_in_the_registry_and_a_scorer(family: str) -> None:
     assert {tiny_family(name) for name in ARCHITECTURES} == set(MODELS) == set(TINY_OF_FAMILY) == set(SCORERS)
     assert MODELS.load(family)().name == family
+
+
+def test_every_model_of_the_registry_is_tried_as_a_tiny_model_of_its_own_class(folders: dict[str, Path]) -> None:
+    declared = {plan.cell.model: plan.model.family for plan in read_matrix(MATRIX, "gpu").cells.values()}
+    assert declared == {name: tiny_family(architecture) for name, (architecture, _) in REGISTRY.items()}
+    built = {architecture: type(load(folders, architecture).module).__name__ for architecture in ARCHITECTURES}
+    assert {name: built[architecture] for name, (architecture, _) in REGISTRY.items()} == {
+        name: loaded_by for name, (_, loaded_by) in REGISTRY.items()
+    }
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import ConfigError, UnknownNameError
-from harness.execution.matrix import read_matrix
+from harness.execution.matrix import TaskEntry, read_matrix
+from harness.execution.tasks import make_task
 
 SHIPPED = Path(__file__).parents[2] / "suites" / "matrix.toml"
 
@@ -77,3 +78,24 @@ def test_a_cell_name_with_path_characters_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError):
         read_matrix(path, "embedded")
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            TaskEntry("facts", {"folde": "x"}),
+            "task 't' of the matrix: unknown field 'folde': did you mean 'folder'? Known: folder.",
+        ),
+        (TaskEntry("facts", {"limit": 5}), "task 't' of the matrix: unknown field 'limit': Known: folder."),
+        (
+            TaskEntry("lm_eval", {"task": "sciq"}),
+            "task 't' of the matrix has no metric: add it; its fields are: metric, task, ",
+        ),
+    ],
+)
+def test_fields_that_a_suite_does_not_have_or_needs_are_named(entry: TaskEntry, said: str) -> None:
+    """How many items a run asks is an option of the run: written in the matrix, it was silently left aside."""
+    with pytest.raises(ConfigError) as raised:
+        make_task("t", entry, Path())
+    assert str(raised.value).startswith(said)

@@ -11,6 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -461,8 +463,17 @@ def test_fewer_than_no_examples_are_refused(make: Make) -> None:
 
 def test_a_data_file_without_rows_is_named(make: Make, folder: Path) -> None:
     write_rows(folder, "test", [])
-    with pytest.raises(FileFormatError, match=r"test.jsonl can't be read as json"):
+    with pytest.raises(FileFormatError, match=r"test.jsonl can't be read as json \(no rows in it\)"):
         built(make())
+
+
+def test_a_data_set_without_rows_is_named_with_the_key(make: Make, tmp_path: Path) -> None:
+    file = tmp_path / "mirror" / "some" / "data" / "test.parquet"
+    file.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"question": pa.array([], pa.string())}), file)
+    task = make(changes={"dataset_path": "some/data", "dataset_kwargs": None}, data=tmp_path / "mirror")
+    with pytest.raises(ConfigError, match=r"task\.yaml:\d+: test_split: the split 'test' of some/data.* holds no rows"):
+        built(task)
 
 
 def test_examples_for_a_task_that_forbids_them_are_refused(make: Make) -> None:
@@ -507,10 +518,13 @@ def test_fields_of_the_wrong_type_are_refused_at_once(choices: dict[str, Any], w
         ({"include": "task.yaml"}, "includes itself by way of 'task.yaml'"),
         (
             {"doc_to_text": "{{questoin}}"},
-            r"'made_up' \(.*\) failed in its own code \(UndefinedError: 'questoin' is undefined\)",
+            r"'made_up' \(.*task\.yaml:\d+\) failed at doc_to_text \(UndefinedError: 'questoin' is undefined\)",
         ),
-        ({"doc_to_text": "{{question"}, r"failed in its own code \(TemplateSyntaxError"),
-        ({"test_split": "dev"}, "data_files have no split 'dev': they have test, train"),
+        ({"doc_to_text": "{{question"}, r"task\.yaml:\d+\) failed at doc_to_text \(TemplateSyntaxError"),
+        ({"doc_to_choice": "{{question}}"}, r"task\.yaml:\d+\) failed at doc_to_choice \(SyntaxError"),
+        ({"doc_to_target": "{{question}}"}, r"none of its documents can be asked \(documents without a right option: \d+\)"),
+        ({"test_split": "dev"}, r"task\.yaml:\d+: test_split: data_files have no split 'dev': they have test, train"),
+        ({"fewshot_split": "dev", "num_fewshot": 1}, r"task\.yaml:\d+: fewshot_split: data_files have no split 'dev'"),
         ({"class": "x"}, "is a Python class"),
         ({"doc_to_image": "picture"}, "asks about images"),
     ],
@@ -535,6 +549,13 @@ def test_what_is_not_a_task_file_is_refused(text: str, words: str, tmp_path: Pat
     (tmp_path / "task.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=words):
         LmEval(file=tmp_path / "task.yaml", metric="acc").kind  # noqa: B018
+
+
+def test_a_key_that_stands_twice_is_named(make: Make, folder: Path) -> None:
+    task = make()
+    (folder / "task.yaml").write_text((folder / "task.yaml").read_text() + "test_split: train\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"task\.yaml:\d+: the key 'test_split' stands there twice \(first in line \d+\)"):
+        task.kind  # noqa: B018
 
 
 def test_a_missing_task_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:
@@ -587,6 +608,12 @@ def test_functions_from_outside_run_only_where_they_are_allowed(make: Make, mark
     assert not marker.exists()
     assert built(make(changes=changes, allow_code=True))[0].prompt == QUESTIONS[0]["question"]
     assert marker.exists()
+
+
+def test_a_function_that_ends_the_process_is_a_mistake_of_the_task_s(make: Make, folder: Path) -> None:
+    (folder / "own.py").write_text("def text(doc):\n    raise SystemExit('enough')\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"failed in its own code \(SystemExit: enough\)"):
+        make(changes={"doc_to_text": Function("own.text")}, allow_code=True).build(BUILT_FOR)
 
 
 @pytest.mark.parametrize(

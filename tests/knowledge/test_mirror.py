@@ -151,9 +151,20 @@ def test_a_broken_or_missing_file_is_named(mirror: Path) -> None:
         find(mirror, "owner/declared").digest(["train"])
 
 
-@pytest.mark.parametrize("matter", ["configs: [", "configs: [{config_name: a}]", "configs: [7]"])
-def test_front_matter_that_says_nothing_is_named(matter: str, mirror: Path) -> None:
-    (mirror / "owner" / "plain" / "README.md").write_text(f"---\n{matter}\n---\n", encoding="utf-8")
+@pytest.mark.parametrize(
+    "matter",
+    [
+        "configs: [",
+        "configs: [{config_name: a}]",
+        "configs: [7]",
+        "- configs",
+        "configs: [{config_name: a, data_files: [{split: test, path: ../../other/plain/test.parquet}]}]",
+        "configs: [{config_name: a, data_files: [{split: test, path: /etc/*}]}]",
+        "configs: \xff",
+    ],
+)
+def test_front_matter_that_says_nothing_or_leads_elsewhere_is_named(matter: str, mirror: Path) -> None:
+    (mirror / "owner" / "plain" / "README.md").write_bytes(f"---\n{matter}\n---\n".encode("latin-1"))
     with pytest.raises(FileFormatError, match=r"README\.md has front matter that can't be used"):
         find(mirror, "owner/plain")
 

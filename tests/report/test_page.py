@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -112,6 +113,14 @@ def test_every_table_has_a_caption_and_every_scrolling_box_a_name(page):
     boxes = [attrs for _, attrs in page.tags if attrs.get("class") == "scroll"]
     assert all(attrs.get("tabindex") == "0" and attrs.get("aria-label") for attrs in boxes)
     assert any(tag == "html" and attrs.get("lang") == "en" for tag, attrs in page.tags)
+
+
+def test_a_command_in_a_sentence_is_code_and_a_lonely_backtick_stays(synthetic, bundle):
+    words = 'no baseline: `harness baseline propose X --reason "<b>"` makes one; it\'s 5` long'
+    verdicts = (*bundle.verdicts[:-1], synthetic.invalid_verdict(bundle.cells[-2], words))
+    text = report(replace(bundle, verdicts=verdicts))["index.html"].decode("utf-8")
+    shown = "no baseline: <code>harness baseline propose X --reason &#34;&lt;b&gt;&#34;</code> makes one; it&#39;s 5` long"
+    assert text.count(shown) > 2
 
 
 def test_foreign_text_is_shown_and_never_obeyed(files, page):

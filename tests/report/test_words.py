@@ -78,6 +78,18 @@ def test_the_sentence_names_the_worst_cell_and_its_loss(bundle):
     assert said.endswith("1 declared cell and 1 declared task did not run and are not judged.")
 
 
+def test_a_cell_without_a_pool_can_be_the_worst_one(bundle):
+    """Here it lost most on one task while its pool is INVALID, and another cell's pool is red too."""
+    before = bundle.verdict_of("llama_4bit-rtn_none")
+    facts, *others = before.tasks
+    lost = replace(facts.evidence, loss=replace(facts.evidence.loss, value=0.9, low=0.85, high=0.95))
+    pool = replace(before.pooled, status=Status.INVALID, evidence=None)
+    red = replace(before, tasks=(replace(facts, status=Status.REGRESSED, evidence=lost), *others), pooled=pool)
+    verdicts = tuple(red if cell.cell == before.cell else cell for cell in bundle.verdicts)
+    said = say_verdict(replace(bundle, verdicts=verdicts))
+    assert "2 of 7 cells lost knowledge: most of all llama_4bit-rtn_none on facts, by 90.0 points of all items" in said
+
+
 def test_a_green_run_says_so_and_no_more(synthetic):
     green = synthetic.make_green_bundle(40)
     assert say_verdict(green) == "All 3 cells keep what the baseline knew, every answer unchanged."

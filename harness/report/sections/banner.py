@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.core.errors import EXIT_PASS
 from harness.core.records import CellFailure
-from harness.core.verdicts import POOLED, CellVerdict, Status
+from harness.core.verdicts import POOLED, CellVerdict, Estimate, Status, Verdict
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle, cell_of
 from harness.report.status import (
@@ -138,15 +138,18 @@ def _left_out(bundle: RunBundle) -> str:
 
 
 def _worst_loss(verdicts: tuple[CellVerdict, ...]) -> str:
-    cases = [case for cell in verdicts for case in cases_of(cell)]
-    red = [(case, case.evidence) for case in cases if case.status is Status.REGRESSED and case.evidence is not None]
+    """The largest loss of a regressed cell, each cell by its pool where that is red, else by its worst task."""
+    red: dict[str, tuple[Verdict, Estimate]] = {}
+    for case in (case for cell in verdicts for case in cases_of(cell)):
+        if case.status is Status.REGRESSED and case.evidence is not None:
+            told = (case, case.evidence.loss)
+            red[case.cell] = max(red.get(case.cell, told), told, key=lambda pair: (pair[0].task == POOLED, pair[1].value))
     if not red:
         return "the findings below say how much"
-    case, evidence = max(red, key=lambda pair: (pair[0].task == POOLED, pair[1].loss.value))
-    loss = evidence.loss
+    case, loss = max(red.values(), key=lambda pair: pair[1].value)
     where = case.cell if case.task == POOLED else f"{case.cell} on {fmt.visible(case.task)}"
     value, low, high = (fmt.points(x, signed=False).partition(fmt.NBSP)[0] for x in (loss.value, loss.low, loss.high))
-    most = "most of all " if len({pair[0].cell for pair in red}) > 1 else ""
+    most = "most of all " if len(red) > 1 else ""
     surely = f"between {low} and {high} with {fmt.percent(loss.level, 0)} confidence"
     return f"{most}{where}, by {value} points of all items ({surely})"
 
