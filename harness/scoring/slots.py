@@ -105,7 +105,7 @@ class Step:
         self._places = torch.tensor([stretch.slot for stretch in running], device=device)
         self._lengths = torch.tensor([stretch.n_before for stretch in running], device=device)
         self._longest = max((stretch.n_before for stretch in running), default=0) + 1
-        self._masks: dict[tuple[int, int | None], Tensor | None] = {}
+        self._masks: dict[tuple[int, int | None], Tensor] = {}
         slots.clear(max(stretch.n_before + len(stretch.tokens) for stretch in stretches))
         in_order = [*running, *self.entering]
         starts = [slots.n_shared + stretch.n_before for stretch in in_order]
