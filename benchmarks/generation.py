@@ -4,9 +4,9 @@
 
 For each task: the seconds of ``HFLM.generate_until`` at its best batch size over ours, tokens fed and made, and how many texts
 are equal. Every batch size is tried on all prompts, and given up once it takes longer than the best so far: with several stop
-strings a batch of lm-eval's often runs on to the most new tokens, because it ends only where one of them is in every row. Where they are not, both sides' tokens part at a near-tie: the margin
-is what the plain model sees between the two tokens there, in nats. A multiple-choice task lends its contexts; their answers
-end as TriviaQA's do.
+strings a batch of lm-eval's often runs on to the most new tokens, because it ends only where one of them is in every row.
+Where texts are not equal, both sides part at a near-tie: the margin is what the plain model sees between its two likeliest
+tokens there, in nats. A multiple-choice task lends its contexts; their answers end as TriviaQA's do.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def compare(name: str, prompts: Sequence[Prompt], *, model: LoadedModel, referen
     )
 
 
-class TooSlow(Exception):
+class TooSlowError(Exception):
     """A batch size takes longer than the best so far."""
 
 
@@ -153,13 +153,13 @@ def best_of_lm_eval(reference: HFLM, prompts: Sequence[Prompt], batches: Sequenc
 
         def watch(_module: object, _given: object, until_s: float = until_s) -> None:
             if time.perf_counter() > until_s:
-                raise TooSlow
+                raise TooSlowError
 
         hook = reference.model.register_forward_pre_hook(watch)
         try:
             texts, spent_s = timed(partial(lm_eval_texts, reference, prompts, batch))
             best = texts, spent_s, batch
-        except TooSlow:
+        except TooSlowError:
             continue
         finally:
             hook.remove()
