@@ -152,8 +152,8 @@ def test_a_shared_beginning_is_fed_once_and_no_row_after_its_end(tiny_model: Mak
 def test_a_prompt_that_waits_takes_the_place_of_a_row_that_ended(tiny_model: MakeModel) -> None:
     model = tiny_model("llama")
     lengths = (30, 2, 2, 2, 2, 2, 2, 2)
-    groups = [[Prompt("Lima", (), n)] for n in lengths]
-    n_prompt = len(model.tokenizer.encode("Lima"))
+    groups = [[Prompt(CONTEXTS[5], (), n)] for n in lengths]
+    n_prompt = len(model.tokenizer.encode(CONTEXTS[5]))
     generator = GreedyGenerator(model, batch_tokens=2 * (n_prompt + 29))
     with steps_of(model) as fed:
         made = generator.generate(groups)
