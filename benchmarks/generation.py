@@ -1,6 +1,6 @@
 """Our greedy generation beside lm-eval's ``hf`` model class: the same prompts, one process, both sides in turn.
 
-    python benchmarks/generation.py --data <mirror> [--tasks triviaqa:5:32,gsm8k:5:12:64] [--batches 1,4,8,16]
+    python benchmarks/generation.py --data <mirror> [--tasks triviaqa:5:32,gsm8k:5:8:64] [--batches 1,4,8,16]
 
 For each task: the seconds of ``HFLM.generate_until`` at its best batch size over ours, tokens fed and made, and how many texts
 are equal. Every batch size is tried on all prompts, and given up once it takes longer than the best so far: with several stop
@@ -38,7 +38,7 @@ from harness.scoring import NEAR_TIE_NATS, Generated, Prompt, Request
 from harness.scoring.generate import GreedyGenerator
 
 MATRIX = Path(__file__).parents[1] / "suites" / "matrix.toml"
-TASKS = "triviaqa:5:32,webqs:0:40,gsm8k:5:10:64,gsm8k_cot:8:10:64"
+TASKS = "triviaqa:5:32,webqs:0:40,gsm8k:5:8:64,gsm8k_cot:8:8:64"
 STOP, MOST_NEW = ("\n", ".", ","), 256
 
 
