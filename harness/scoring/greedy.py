@@ -66,7 +66,8 @@ class _Row:
 class GreedyEngine:
     """Generates with a decoder whose attention can be set. Only valid where it was found to agree with the plain path.
 
-    ``root``: keys and values that stand before every prompt. ``windows``: how far each layer that was run looks back.
+    ``root``: keys and values that stand before every prompt; positions count on from them, and they must fit into the model's
+    window beside a prompt and what is made. ``windows``: how far each layer that was run looks back (None: all the way).
     ``watch`` gets each position and its next-token scores [vocabulary], before any penalty.
     """
 
