@@ -152,9 +152,14 @@ class Step:
             k, v = torch.cat([shared_keys, k], dim=-2), torch.cat([shared_values, v], dim=-2)
         mask = self._mask_entering(n, how.window)
         n_groups = q.shape[1] // k.shape[1]
-        k, v = k.repeat_interleave(n_groups, dim=1), v.repeat_interleave(n_groups, dim=1)
+        # off the CPU a mask and heads that share keys together leave torch only its slowest way
+        shares = how.softcap is None and n_groups > 1 and (mask is None or q.device.type == "cpu")
+        if not shares:
+            k, v = k.repeat_interleave(n_groups, dim=1), v.repeat_interleave(n_groups, dim=1)
         if how.softcap is None:
-            out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=how.scaling)
+            out = scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, scale=how.scaling, enable_gqa=shares
+            )
         else:
             mask = mask if mask is not None else _visible(n, n, None, q)
             out = how.weights(q @ k.transpose(-1, -2), mask) @ v
