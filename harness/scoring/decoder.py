@@ -19,7 +19,7 @@ from harness.scoring.memory import Halving
 from harness.scoring.plain import BUDGET_TOKENS, score_plain
 from harness.scoring.readout import TokenReading
 from harness.scoring.rolling import encode_pieces
-from harness.scoring.rooted import body, choose_roots, keep_root
+from harness.scoring.rooted import body, choose_roots, keep_root, room_beside_roots
 from harness.scoring.stems import SHORTEST_STEM_TOKENS, find_stems, tokens_to_feed
 from harness.scoring.tree import Layout, TreeEngine, deepest_path
 from harness.scoring.trie import Trie, make_tries
@@ -74,9 +74,8 @@ class DecoderScorer:
         self._halving = Halving()
         self._plain_tokens = 1 if row_by_row else min(batch_tokens, BUDGET_TOKENS)
         whole_window = window_tokens(config, model.tokenizer)
-        taken = roots.most_positions if roots else 0
-        self._window = _left_of_window(whole_window, taken)
-        self._deepest = min(self._window, (deepest_path(config) or whole_window) - taken)
+        self._window = room_beside_roots(model, whole_window)
+        self._deepest = min(self._window, self._window - whole_window + (deepest_path(config) or whole_window))
         self._shortest_stem = shortest_stem
         self._progress = progress
         self.tokens_fed = 0
@@ -168,16 +167,6 @@ class _Plan:
     def groups(self) -> list[int]:
         """The group of each part."""
         return [trie.group for trie in self.tries] + [group for group, _ in self.plain]
-
-
-def _left_of_window(window: int, taken: int) -> int:
-    """What a root leaves of the window. Raises ConfigError where that is nothing."""
-    if taken >= window:
-        raise ConfigError(
-            f"the soft prompt takes {taken} positions, the model {window} in all: expected room for a text behind it; train a "
-            "shorter one."
-        )
-    return window - taken
 
 
 def _score(readings: Sequence[TokenReading], request: Request, model: LoadedModel) -> Score:

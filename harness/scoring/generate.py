@@ -1,81 +1,123 @@
-"""Greedy generation through transformers' own ``generate``: the text of lm-eval's ``hf`` model class, for decoders and
-encoder-decoders.
+"""Greedy generation: the text of lm-eval's ``hf`` model class, for decoders and encoder-decoders.
 
-Prompts of one kind (stop strings, length) are fed together, padded on the left. Padding and neighbours leave a text as it is
-but for rounding; a model whose next-token scores they move by more than that is fed one prompt at a time.
+Decoders generate in slots (``greedy``): rows that end make room for others, and what prompts begin with is fed once. Where
+an architecture can't do that, and for encoder-decoders, transformers' own ``generate`` is fed batches of one kind (stop
+strings, length), padded on the left. Padding and neighbours leave a text as it is but for rounding; a model whose next-token
+scores they move by more than that is fed one prompt at a time.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
+from typing import Any, ClassVar, Literal
 
 from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
-from harness.models.quiet import quiet_transformers
+from harness.models.roots import KeysValues
 from harness.scoring import Generated, Progress, Prompt
 from harness.scoring.answers import PartsDone, refuse_soft_roots
 from harness.scoring.encode import window_tokens
-from harness.scoring.memory import Halving
-from harness.scoring.plan import plan_batches
+from harness.scoring.greedy import Ask, find_beginnings
+from harness.scoring.greedy_probe import deepest_row, engine_that_holds
+from harness.scoring.left_padded import LeftPadded
+from harness.scoring.rooted import body, keep_root, room_beside_roots
+from harness.scoring.stems import SHORTEST_STEM_TOKENS
+from harness.scoring.stops import StopStrings, end_tokens
 
-BATCH_TOKENS = 4096
-"""Padded tokens of a batch, those to be made among them: what the cache of keys and values has to hold."""
+GenerationPath = Literal["continuous", "plain"]
 
-LOOKBACK_TOKENS = 2
-"""A stop string is looked for in so many more of the last tokens than it takes itself, as lm-eval does: a model may spell it
-in other tokens than the tokenizer would."""
-
-_PADDING_NATS = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.25}
+BATCH_TOKENS = 8192
+"""Tokens of the rows that run side by side, those to be made among them: what the cache of keys and values has to hold."""
 
 
 class GreedyGenerator:
-    """Generates with a loaded model, always taking the likeliest token."""
+    """Generates with a loaded model, always taking the likeliest token. ``path`` says how: "continuous", or "plain" where
+    that does not hold, which a small probe finds out at construction.
+
+    Prompts that reach beyond a window that slides are generated plainly where it is not known how it does. What prompts
+    begin with (at least ``shortest_stem`` tokens) is fed once for all of them.
+    """
 
     identity: ClassVar[str] = "greedy/1"
 
-    def __init__(self, model: LoadedModel, *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        path: Literal["auto", "plain"] = "auto",
+        shortest_stem: int = SHORTEST_STEM_TOKENS,
+        progress: Progress | None = None,
+    ) -> None:
         if batch_tokens < 1:
             raise ConfigError(f"batch_tokens is {batch_tokens}: expected at least 1.")
-        refuse_soft_roots(model, "generating text")
+        config: Any = model.module.config
         self._model = model
-        self._is_encoder_decoder = bool(model.module.config.is_encoder_decoder)  # type: ignore[union-attr]
-        self._window = window_tokens(model.module.config, model.tokenizer)
+        self._is_encoder_decoder = bool(config.is_encoder_decoder)
+        if self._is_encoder_decoder:
+            refuse_soft_roots(model, "generating text")
+        self._window = room_beside_roots(model, window_tokens(config, model.tokenizer))
+        self._shortest_stem = shortest_stem
         self._progress = progress
-        self._halving = Halving()
-        self._batch_tokens = batch_tokens if _padding_is_harmless(model) else 1
+        ends = end_tokens(model)
+        may_run = path == "auto" and not self._is_encoder_decoder
+        self._engine = engine_that_holds(model, ends=ends, batch_tokens=batch_tokens, window=self._window) if may_run else None
+        self.path: GenerationPath = "continuous" if self._engine else "plain"
+        self._deepest = min(self._window, deepest_row(config, self._engine.windows) or self._window) if self._engine else 0
+        is_enough = self._deepest == self._window
+        if not is_enough:
+            refuse_soft_roots(model, "generating text plainly")
+        self._kept: dict[int, KeysValues | None] = {}
+        self._left_padded = None if is_enough else LeftPadded(model, ends=ends, batch_tokens=batch_tokens)
+
+    @property
+    def tokens_fed(self) -> int:
+        """How many tokens were fed, padding left out."""
+        return sum(engine.tokens_fed for engine in (self._engine, self._left_padded) if engine)
 
     def generate(self, groups: Sequence[Sequence[Prompt]]) -> list[list[Generated]]:
         """The texts of each group's prompts, in order. Raises ConfigError for a prompt that leaves no room for its context."""
         flat = [(g, prompt) for g, group in enumerate(groups) for prompt in group]
-        encoded = [self._encode(prompt) for _, prompt in flat]
-        kinds: dict[tuple[tuple[str, ...], int], list[int]] = defaultdict(list)
-        for position, (_, prompt) in enumerate(flat):
-            kinds[prompt.stop, prompt.max_new_tokens].append(position)
-        made: dict[int, Generated] = {}
+        stops = {kind: StopStrings(self._model.tokenizer, kind) for kind in {prompt.stop for _, prompt in flat}}
+        asks = [Ask(self._encode(prompt), stops[prompt.stop], prompt.max_new_tokens) for _, prompt in flat]
         done = PartsDone(self._progress, len(groups), [g for g, _ in flat])
-        for (stop, max_new_tokens), positions in kinds.items():
-            lengths = [len(encoded[position]) + max_new_tokens for position in positions]
-            for batch in plan_batches(lengths, budget_tokens=self._batch_tokens):
-                chosen = [positions[i] for i in batch]
-                texts = self._halving.feed(
-                    [encoded[position] for position in chosen],
-                    lambda rows, n_new=max_new_tokens: len(rows) * (max(map(len, rows)) + n_new),  # type: ignore[misc]
-                    partial(self._generate_batch, stop=stop, max_new_tokens=max_new_tokens),
-                )
-                made.update(zip(chosen, texts, strict=True))
-                done.tell(flat[position][0] for position in chosen)
-        texts_in_order = iter(made[position] for position in range(len(flat)))
-        return [[next(texts_in_order) for _ in group] for group in groups]
 
-    def _encode(self, prompt: Prompt) -> list[int]:
+        def tell(positions: Sequence[int]) -> None:
+            done.tell(flat[position][0] for position in positions)
+
+        made: dict[int, list[int]] = {}
+        if self._engine:
+            behind: dict[int, list[int]] = {}
+            for position, root in enumerate(self._choose([ask.tokens for ask in asks])):
+                if len(asks[position].tokens) + asks[position].max_new_tokens <= self._deepest:
+                    behind.setdefault(root, []).append(position)
+            for root, fit in sorted(behind.items()):
+                chosen = [asks[position] for position in fit]
+                stems = find_beginnings([ask.tokens for ask in chosen], self._shortest_stem)
+                done_here = partial(_tell_one, tell, fit)
+                rows = self._engine.generate(chosen, stems, root=self._keep(root), done=done_here)
+                made.update(zip(fit, rows, strict=True))
+        if self._left_padded:
+            made |= self._left_padded.generate({p: ask for p, ask in enumerate(asks) if p not in made}, tell)
+        texts = iter([Generated(ask.stops.text(made[p]), len(made[p])) for p, ask in enumerate(asks)])
+        return [[next(texts) for _ in group] for group in groups]
+
+    def _choose(self, contexts: Sequence[tuple[int, ...]]) -> Sequence[int]:
+        """The soft root of each context, 0 where there is none."""
+        if self._model.soft_roots is None:
+            return [0] * len(contexts)
+        distinct = list(dict.fromkeys(contexts))
+        chosen = dict(zip(distinct, self._model.soft_roots.choose(distinct), strict=True))
+        return [chosen[context] for context in contexts]
+
+    def _keep(self, root: int) -> KeysValues | None:
+        """The keys and values of a root, made when it is first asked for."""
+        if self._model.soft_roots is not None and root not in self._kept:
+            self._kept[root] = keep_root(body(self._model), self._model.soft_roots.roots[root])
+        return self._kept.get(root)
+
+    def _encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The context's tokens, cut on the left where it does not fit beside what is to be made."""
         room = self._window - (0 if self._is_encoder_decoder else prompt.max_new_tokens)
         if room < 1 or prompt.max_new_tokens < 1:
@@ -86,95 +128,8 @@ class GreedyGenerator:
         tokenizer = self._model.tokenizer
         special = self._is_encoder_decoder or not (tokenizer.bos_token and prompt.context.startswith(tokenizer.bos_token))
         ids: list[int] = tokenizer.encode(prompt.context, add_special_tokens=special)
-        return ids[-room:] or [self._model.prefix_token_id]
-
-    def _generate_batch(self, rows: Sequence[Sequence[int]], stop: tuple[str, ...], max_new_tokens: int) -> list[Generated]:
-        tokenizer, end = self._model.tokenizer, self._model.tokenizer.eos_token_id
-        stops = tuple(dict.fromkeys([text for text in stop if text] + ([tokenizer.decode(end)] if end is not None else [])))
-        width = 1 if self._is_encoder_decoder else max(map(len, rows))
-        stopping = _StopStrings(tokenizer, stops, n_before=width, n_rows=len(rows))
-        out = _feed(self._model, rows, max_new_tokens, stopping_criteria=StoppingCriteriaList([stopping]))
-        ends = _end_tokens(self._model)
-        texts = []
-        for row, tokens in enumerate(out[:, width:].tolist()):
-            n_made = stopping.n_made[row] or len(tokens)
-            n_made = next((i + 1 for i, token in enumerate(tokens[:n_made]) if token in ends), n_made)
-            texts.append(Generated(cut(tokenizer.decode(tokens[:n_made], skip_special_tokens=True), stops), n_made))
-        return texts
+        return tuple(ids[-room:]) or (self._model.prefix_token_id,)
 
 
-def cut(text: str, stops: Sequence[str]) -> str:
-    """The text before the first stop string.
-
-    >>> cut("Paris. It is", (".", "It"))
-    'Paris'
-    """
-    for stop in stops:
-        text = text.split(stop, maxsplit=1)[0]
-    return text
-
-
-@dataclass
-class _StopStrings(StoppingCriteria):
-    """Ends each row for itself where one of the strings appears; ``n_made`` remembers after how many tokens."""
-
-    tokenizer: Any
-    stops: tuple[str, ...]
-    n_before: int
-    n_rows: int
-
-    def __post_init__(self) -> None:
-        self.n_made: list[int | None] = [None] * self.n_rows
-        self._lookback = [len(self.tokenizer.encode(stop, add_special_tokens=False)) + LOOKBACK_TOKENS for stop in self.stops]
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:  # noqa: ARG002 - transformers' signature
-        made = input_ids[:, self.n_before :]
-        for row, tokens in enumerate(made.tolist()):
-            if self.n_made[row] is None and any(
-                stop in self.tokenizer.decode(tokens[-n:]) for stop, n in zip(self.stops, self._lookback, strict=True)
-            ):
-                self.n_made[row] = len(tokens)
-        return torch.tensor([n is not None for n in self.n_made], device=input_ids.device)
-
-
-def _feed(model: LoadedModel, rows: Sequence[Sequence[int]], max_new_tokens: int, **options: Any) -> Any:
-    """transformers' ``generate`` on rows padded on the left."""
-    width = max(map(len, rows))
-    pad = _pad_token(model)
-    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=model.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    module: Any = model.module
-    with quiet_transformers(), torch.inference_mode():
-        return module.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=pad,
-            use_cache=True,
-            **options,
-        )
-
-
-def _pad_token(model: LoadedModel) -> int:
-    """Any token that the model knows: it is masked. Some tokenizers have a padding token that their model lacks."""
-    n_known = model.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    named = (model.tokenizer.pad_token_id, model.tokenizer.eos_token_id, 0)
-    return next(int(token) for token in named if token is not None and token < n_known)
-
-
-def _end_tokens(model: LoadedModel) -> frozenset[int]:
-    """The tokens after which the model says no more: those of its generation config, and the tokenizer's."""
-    config: Any = model.module.generation_config
-    named = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    return frozenset(int(token) for token in (*named, model.tokenizer.eos_token_id) if token is not None)
-
-
-def _padding_is_harmless(model: LoadedModel) -> bool:
-    """Whether a padded row beside a longer one gets the next-token scores that it gets alone."""
-    vocabulary = model.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    long, short = ([(start + 17 * i * i + 5 * i) % vocabulary for i in range(n)] for start, n in ((11, 12), (101, 5)))
-    options: dict[str, Any] = {"return_dict_in_generate": True, "output_logits": True}
-    together, alone = (_feed(model, rows, 2, **options).logits for rows in ([long, short], [short]))
-    nats = max(float((a[-1] - b[-1]).abs().max()) for a, b in zip(together, alone, strict=False))  # one may have ended
-    return nats <= _PADDING_NATS[model.dtype]
+def _tell_one(tell: Callable[[Sequence[int]], None], positions: Sequence[int], index: int) -> None:
+    tell([positions[index]])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
 from harness.models.roots import KeysValues, SoftRoot
 from harness.scoring import Request
@@ -42,6 +43,17 @@ def _context(request: Request, fed: Sequence[Encoded], model: LoadedModel, windo
         return opening.tokens
     first = fed[0]
     return first.tokens[: -first.n_scored]
+
+
+def room_beside_roots(model: LoadedModel, window: int) -> int:
+    """What soft roots leave of a model's window. Raises ConfigError where that is nothing."""
+    taken = model.soft_roots.most_positions if model.soft_roots else 0
+    if taken >= window:
+        raise ConfigError(
+            f"the soft prompt takes {taken} positions, the model {window} in all: expected room for a text behind it; train a "
+            "shorter one."
+        )
+    return window - taken
 
 
 def body(model: LoadedModel) -> Any:

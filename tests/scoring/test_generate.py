@@ -125,7 +125,7 @@ def test_a_model_that_padding_disturbs_is_fed_one_prompt_at_a_time(tiny_model: M
 
     handle = model.module.register_forward_pre_hook(deaf, with_kwargs=True)
     try:
-        generator = GreedyGenerator(model)
+        generator = GreedyGenerator(model, path="plain")
         seen.clear()
         assert generator.generate(groups) == expected
         assert set(seen) == {1}

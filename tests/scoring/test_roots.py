@@ -15,7 +15,7 @@ from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
 from harness.models.roots import SoftRoot, SoftRoots
 from harness.models.tiny import TINY
-from harness.scoring import Request, Score
+from harness.scoring import Prompt, Request, Score
 from harness.scoring.decoder import DecoderScorer
 from harness.scoring.encoder import EncoderScorer
 from harness.scoring.generate import GreedyGenerator
@@ -57,24 +57,33 @@ def behind(model: LoadedModel, *roots: SoftRoot, choose: Callable[[Sequence[tupl
     return replace(model, soft_roots=SoftRoots(roots, choose))
 
 
+def transformers_logits(model: LoadedModel, root: SoftRoot, tokens: Sequence[int]) -> torch.Tensor:
+    module: Any = model.module
+    ids = torch.tensor([list(tokens)])
+    with torch.inference_mode():
+        if root.embeddings is not None:
+            rows = torch.cat([root.embeddings[None], module.get_input_embeddings()(ids)], dim=1)
+            return module(inputs_embeds=rows).logits[0]
+        cache = DynamicCache(list(root.keys_values or ()))
+        mask = torch.ones((1, root.n_positions + ids.shape[1]), dtype=torch.long)
+        return module(input_ids=ids, attention_mask=mask, past_key_values=cache).logits[0]
+
+
+def greedy_loop(model: LoadedModel, root: SoftRoot, context: Sequence[int], n: int) -> list[int]:
+    tokens = list(context)
+    for _ in range(n):
+        tokens.append(int(transformers_logits(model, root, tokens)[-1].argmax()))
+    return tokens[len(context) :]
+
+
 def transformers_loop(model: LoadedModel, root: SoftRoot, request: Request) -> float:
     """One request behind one root through transformers alone."""
     tokenizer: Any = model.tokenizer
-    module: Any = model.module
     before = tokenizer.encode(request.context) if request.context else [model.prefix_token_id]
     special = bool(request.context)
     whole = tokenizer.encode(request.context + request.continuation, add_special_tokens=special)
     after = whole[len(before) :] if request.context else whole
-    ids = torch.tensor([before + after[:-1]])
-    with torch.inference_mode():
-        if root.embeddings is not None:
-            rows = torch.cat([root.embeddings[None], module.get_input_embeddings()(ids)], dim=1)
-            logits = module(inputs_embeds=rows).logits
-        else:
-            cache = DynamicCache(list(root.keys_values or ()))
-            mask = torch.ones((1, root.n_positions + ids.shape[1]), dtype=torch.long)
-            logits = module(input_ids=ids, attention_mask=mask, past_key_values=cache).logits
-    logprobs = logits[0, -len(after) :].float().log_softmax(-1)
+    logprobs = transformers_logits(model, root, before + after[:-1])[-len(after) :].float().log_softmax(-1)
     return sum(float(logprobs[i, token]) for i, token in enumerate(after))
 
 
@@ -157,6 +166,21 @@ def test_a_root_without_positions_changes_nothing(tiny_model: MakeModel) -> None
     assert DecoderScorer(nothing).score(GROUPS) == DecoderScorer(model).score(GROUPS)
 
 
+@pytest.mark.parametrize("make_root", [soft_prompt, prefix])
+def test_text_is_generated_behind_the_root_chosen_for_its_prompt(
+    make_root: Callable[..., SoftRoot], tiny_model: MakeModel
+) -> None:
+    model = tiny_model("llama")
+    roots = (make_root(model, 3), make_root(model, 6, seed=9))
+    prompts = [Prompt(context, (".",), 5) for context in ("The capital of France is", f"{EXAMPLES} Q: Peru? A:", "Rome")]
+    rooted = behind(model, *roots, choose=lambda contexts: [int(len(context) > 30) for context in contexts])
+    made = GreedyGenerator(rooted).generate([[prompt] for prompt in prompts])
+    for prompt, (generated,) in zip(prompts, made, strict=True):
+        ids = model.tokenizer.encode(prompt.context)
+        tokens = greedy_loop(model, roots[len(ids) > 30], ids, generated.n_tokens)
+        assert generated.text == model.tokenizer.decode(tokens, skip_special_tokens=True).split(".", maxsplit=1)[0]
+
+
 def test_a_root_is_fed_once(tiny_model: MakeModel) -> None:
     model = tiny_model("llama")
     plain, rooted = DecoderScorer(model), DecoderScorer(replace(model, soft_roots=SoftRoots.of_one(soft_prompt(model, 6))))
@@ -182,7 +206,8 @@ def test_a_root_takes_its_part_of_the_window(tiny_model: MakeModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "scorer"), [("bert", EncoderScorer), ("t5", Seq2SeqScorer), ("llama", GreedyGenerator)]
+    ("architecture", "scorer"),
+    [("bert", EncoderScorer), ("t5", Seq2SeqScorer), ("t5", GreedyGenerator), ("bloom", GreedyGenerator)],
 )
 def test_what_would_leave_a_root_out_is_refused(architecture: str, scorer: Any, tiny_model: MakeModel) -> None:
     model = tiny_model(architecture)
