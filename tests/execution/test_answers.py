@@ -145,7 +145,7 @@ def test_another_outcome_rule_needs_no_forward_pass(
     fed.clear()
     monkeypatch.setattr(facts, "TIE_RULE", "another")
     monkeypatch.setattr(
-        facts.Facts, "outcome", lambda task, item, found: replace(facts.rank_options(item, [-1.0, -2, -3, -4]), answer=3)
+        facts.Facts, "outcome", lambda task, item, found, **_: replace(facts.rank_options(item, [-1.0, -2, -3, -4]), answer=3)
     )
     again = measure(matrix, tmp_path)
     assert fed == []
