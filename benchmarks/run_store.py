@@ -1,6 +1,6 @@
 """What the run store costs and saves: real tasks of a real tokenizer, answered by a stand-in that takes no time.
 
-    python benchmarks/run_store.py [--model dir:suites/models/tiny-t5] [--requests 1000000]
+    python benchmarks/run_store.py [--model dir:suites/models/tiny-t5] [--requests 200000]
 
 For each task: its requests; what keying, storing and looking up adds to a first run, fed in rounds; the blocks' size; the
 time to read them back and to answer the whole task from them, and of that the time that making outcomes takes, which every
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--family", default="seq2seq")
     parser.add_argument("--sha256")
     parser.add_argument("--cache", type=Path, help="where the model is, or is to be converted")
-    parser.add_argument("--requests", type=int, default=1_000_000)
+    parser.add_argument("--requests", type=int, default=200_000)
     args = parser.parse_args()
     print(
         f"{'task':<12} {'requests':>9} {'first run +':>11} {'size':>8} {'files':>5} {'read':>7} {'answer':>7} {'outcomes':>8}"
