@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -10,6 +11,7 @@ from harness.commands.terminal import Subparsers, Terminal
 from harness.core.errors import EXIT_INVALID, EXIT_PASS, ConfigError
 
 _DAYS = 30.0
+_GB = 1e9
 _SHOWN = 12
 
 
@@ -25,6 +27,12 @@ def add_commands(commands: Subparsers, terminal: Terminal) -> None:
     add("verify", "read all of it; what is broken is told, and made again when it is needed; exit code 11 if any is", verify)
     pruned = add("prune", "remove what was not used for some time; models stay", prune)
     pruned.add_argument("--days", type=float, default=_DAYS, help="unused for so many days (default: %(default)g)")
+    pruned.add_argument(
+        "--max-gb",
+        type=float,
+        default=math.inf,
+        help="then what was unused for longest, until all but models takes so many GB",
+    )
     pruned.add_argument("--dry-run", action="store_true", help="only list it")
 
 
@@ -64,7 +72,10 @@ def prune(terminal: Terminal, args: argparse.Namespace) -> int:
 
     if not args.days >= 0:
         raise ConfigError(f"--days {args.days:g} is not possible: expected 0 or more.")
-    removed = inventory.prune(Store.default(), unused_days=args.days, dry_run=args.dry_run)
+    if not args.max_gb >= 0:
+        raise ConfigError(f"--max-gb {args.max_gb:g} is not possible: expected 0 or more.")
+    store, most_bytes = Store.default(), args.max_gb * _GB
+    removed = inventory.prune(store, unused_days=args.days, most_bytes=most_bytes, dry_run=args.dry_run)
     for entry in removed:
         terminal.say(f"{entry.kind:<10}  {entry.key[:_SHOWN]}  {_size(entry.size_bytes):>9}  {entry.about}")
     terminal.say(f"{_total(entry.size_bytes for entry in removed)} {'would be ' if args.dry_run else ''}removed")

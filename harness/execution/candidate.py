@@ -23,7 +23,7 @@ from harness.core.serial import atomic_path
 from harness.core.shelf import unknown_name
 from harness.execution.engine import limit_threads
 from harness.execution.matrix import CellPlan
-from harness.execution.store import Store, WeightsManifest
+from harness.execution.store import Store, WeightsManifest, sweep
 from harness.models import MODELS
 from harness.models.loaded import LoadedModel, ModelFamily
 from harness.models.sources import ResolvedModel
@@ -149,6 +149,7 @@ class Candidate:
         from safetensors.torch import save_file
 
         path = self.store.weights_folder(key) / _WEIGHTS
+        sweep(path.parent)
         tensors = {f"{name}.weight": layer.weight.detach().cpu().contiguous() for name, layer in layers.items()}
         try:
             with atomic_path(path) as neighbour:
@@ -162,12 +163,20 @@ class Candidate:
     def _restore(self, model: LoadedModel, manifest: WeightsManifest) -> None:
         if not manifest.files:
             return
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         method, text = self._method()
         path = self.store.weights_folder(self._weights_key(method, text)) / _WEIGHTS
         parameters = dict(model.module.named_parameters())
-        for name, tensor in load_file(path).items():
+        try:
+            tensors = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise StorageError(
+                f"{path} was removed or changed since this run looked at it ({error}): run again, and prune the store when "
+                "nothing is measured."
+            ) from error
+        for name, tensor in tensors.items():
             parameters[name].data.copy_(tensor)
 
     def _load(self) -> LoadedModel:

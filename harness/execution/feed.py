@@ -6,32 +6,38 @@ by the end of a round is a random sample of the task.
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.core.answer_block import BlockAbout, Circumstances
 from harness.core.digest import digest_text
 from harness.core.records import Item, ItemOutcome, Origin, Outcomes, TaskInfo, TaskRun
-from harness.execution.store import Circumstances, Store, StoredResult
+from harness.execution.answers import Answers, Ask, Place
+from harness.execution.store import Store, StoredResult
 from harness.knowledge import KnowledgeTask
-from harness.scoring import Answer, Prompt, Request
+from harness.scoring import near_tie_nats
 from harness.stats.sequential import round_ends
 
-ORDER = "sha256 rounds/1"
-"""Part of every result's key: blocks are rounds of this order."""
-
-Ask = Callable[[Sequence[Sequence[Request | Prompt]]], Sequence[Sequence[Answer]]]
-"""From the requests of some items to the answers."""
+ORDER = "sha256 rounds/2"
+"""Part of every result's key."""
 
 
-def fed_order(items: Sequence[Item], weights_digest: str, task: str) -> tuple[Item, ...]:
-    """The items by SHA-256 of weights, task and item: fixed for one candidate, another one for every other."""
-    return tuple(sorted(items, key=lambda item: digest_text(f"{weights_digest}\0{task}\0{item.digest}")))
+def fed_order(items: Sequence[Item], weights_digest: str) -> tuple[Item, ...]:
+    """The items by SHA-256 of weights and item: fixed for one candidate, another one for every other.
+
+    No task's name enters: tasks that ask the same items ask them in the same rounds, and so with the same neighbours.
+    """
+    return tuple(sorted(items, key=lambda item: digest_text(f"{weights_digest}\0{item.digest}")))
 
 
 @dataclass(slots=True)
 class TaskFeed:
-    """A task while it is measured. ``items`` are in the order in which they are fed; ``parts`` are the rounds' outcomes."""
+    """A task while it is measured. ``items`` are in the order in which they are fed; ``parts`` are the rounds' outcomes.
+
+    ``answers`` are those of its scope, None only where the outcomes are known already; ``now`` are the circumstances of what
+    is asked in this run, or those of the known outcomes.
+    """
 
     cell: str
     key: str
@@ -39,9 +45,12 @@ class TaskFeed:
     scorer: str
     info: TaskInfo
     items: tuple[Item, ...]
-    circumstances: Circumstances
+    now: Circumstances
+    answers: Answers | None = None
     origin: Origin = "stored"
     parts: list[Outcomes] = field(default_factory=list)
+    _used: set[Place] = field(default_factory=set)
+    _n_used: Counter[int] = field(default_factory=Counter)
 
     @classmethod
     def finished(
@@ -50,7 +59,7 @@ class TaskFeed:
         """A task that needs no feeding: its result is known."""
         by_digest = {item.digest: item for item in result.items}
         items = tuple(by_digest[digest] for digest in result.outcomes.digests)
-        return cls(cell, key, task, scorer, result.info, items, result.circumstances, origin, [result.outcomes])
+        return cls(cell, key, task, scorer, result.info, items, result.circumstances, None, origin, [result.outcomes])
 
     @property
     def n_fed(self) -> int:
@@ -58,31 +67,38 @@ class TaskFeed:
         return sum(map(len, self.parts))
 
     @property
+    def circumstances(self) -> Circumstances:
+        """When, and in how much time, the answers that it used were measured."""
+        return self.now if self.answers is None or not self._n_used else self.answers.circumstances(self._n_used)
+
+    @property
     def is_complete(self) -> bool:
         """Whether every item has its outcome."""
         return self.n_fed == len(self.items)
 
-    def feed(self, round_index: int, store: Store, make_ask: Callable[[KnowledgeTask], Ask]) -> None:
-        """Add a round's outcomes, from the store or by asking; ``make_ask`` is called only where something is asked."""
+    def feed(self, round_index: int, make_ask: Callable[[KnowledgeTask], Ask]) -> None:
+        """Add a round's outcomes. The model is asked, and ``make_ask`` called, only where an answer is not stored."""
         block = self.items[self.n_fed : round_ends(len(self.items))[round_index]]
-        if not block:
+        if not block or self.answers is None:
             return
-        digests = tuple(item.digest for item in block)
-        outcomes = store.find_block(self.key, round_index, digests)
-        if outcomes is None:
-            started_s = time.perf_counter()
-            answers = make_ask(self.task)([self.task.requests(item) for item in block])
-            rows: list[ItemOutcome] = [self.task.outcome(item, found) for item, found in zip(block, answers, strict=True)]
-            outcomes = Outcomes.of(digests, rows)
-            if not self.task.keeps_option_scores:
-                outcomes = replace(outcomes, option_logliks_nats=None)
-            wall_s = self.circumstances.wall_s + time.perf_counter() - started_s
-            self.origin, self.circumstances = "measured", replace(self.circumstances, wall_s=wall_s)
-            store.put_block(self.key, round_index, outcomes)
+        about = BlockAbout(self.answers.folder.name, self.cell, self.scorer, self.now)
+        asked = [self.task.requests(item) for item in block]
+        answers, places, n_asked = self.answers.answer(asked, lambda: make_ask(self.task), about)
+        noise_nats = near_tie_nats(self.now.engine["dtype"])
+        rows: list[ItemOutcome] = [
+            self.task.outcome(item, found, near_tie_nats=noise_nats) for item, found in zip(block, answers, strict=True)
+        ]
+        outcomes = Outcomes.of(tuple(item.digest for item in block), rows)
+        if not self.task.keeps_option_scores:
+            outcomes = replace(outcomes, option_logliks_nats=None)
         self.parts.append(outcomes)
+        self._n_used.update(index for index, _ in places - self._used)
+        self._used |= places
+        if n_asked:
+            self.origin = "measured"
 
     def keep(self, store: Store) -> None:
-        """Store a complete result; its blocks are then no longer needed."""
+        """Store a complete result."""
         store.put_result(self.key, StoredResult(self.info, self.items, self.outcomes, self.circumstances), self.scorer)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,19 +15,24 @@ from filelock import Timeout
 
 from harness.core.errors import FileFormatError, HarnessError
 from harness.core.serial import read_json, storage_errors
+from harness.execution.answers import read_blocks
 from harness.execution.store import MANIFEST, ResultManifest, Store, WeightsManifest, check_entry
+from harness.models.cache import NOTES, converted_fault, note_faults
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["model", "weights", "result", "unfinished"]
+Kind = Literal["model", "digests", "weights", "answers", "result", "unfinished"]
 
 _DAY_S = 86_400.0
+_KEPT = ("model", "digests")
+"""What is never pruned: downloads, and what is read off them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One folder of the store. ``about`` is for people; ``used_at``, in seconds since the epoch, is when it was made or last
-    asked for (models: made). ``unfinished``: blocks of a run that was stopped, or files without a manifest that can be read.
+    asked for (models: made). ``digests``: those of model folders, noted because they take long. ``answers``: what one model
+    was asked, whether its tasks came to an end or not. ``unfinished``: files without a manifest that can be read.
     """
 
     kind: Kind
@@ -46,45 +52,70 @@ class Entry:
 
 
 def entries(store: Store) -> list[Entry]:
-    """All that lies there: models, weights, results, what is unfinished; of each the last used first."""
-    found = [_entry(kind, folder) for kind in ("models", "weights", "results") for folder in _folders(store.root / kind)]
-    order: tuple[Kind, ...] = ("model", "weights", "result", "unfinished")
+    """All that lies there: models, weights, answers, results, what is unfinished; of each the last used first."""
+    places = ("models", "weights", "answers", "results")
+    found = [_entry(place, folder) for place in places for folder in _folders(store.root / place)]
+    if (notes := store.root / NOTES).is_dir():
+        found.append(_entry("digests", notes))
+    order: tuple[Kind, ...] = ("model", "digests", "weights", "answers", "result", "unfinished")
     return sorted(found, key=lambda entry: (order.index(entry.kind), -entry.used_at, entry.key))
 
 
 def verify(store: Store) -> Iterator[tuple[Entry, str | None]]:
     """Each finished entry with what is wrong with it; None: it is what was stored.
 
-    A broken one loses its manifest, so that it is made again and never served.
+    A broken one loses its manifest, and answers their broken blocks, so that it is made again and never served.
     """
-    from harness.models.cache import converted_fault
-
     for entry in entries(store):
-        if entry.kind == "unfinished":
-            continue
         if entry.kind == "model":
             yield entry, converted_fault(entry.folder)
-            continue
-        try:
-            if entry.kind == "weights":
-                check_entry(entry.folder, WeightsManifest)
-            else:
-                check_entry(entry.folder, ResultManifest)
-        except FileFormatError as error:
-            (entry.folder / MANIFEST).unlink(missing_ok=True)
-            yield entry, str(error)
+        elif entry.kind == "digests":
+            yield entry, "; ".join(note_faults(store.root)) or None
+        elif entry.kind == "answers":
+            yield entry, _check_answers(entry.folder)
+        elif entry.kind != "unfinished":
+            yield entry, _check_manifest(entry)
+
+
+def _check_manifest(entry: Entry) -> str | None:
+    try:
+        if entry.kind == "weights":
+            check_entry(entry.folder, WeightsManifest)
         else:
-            yield entry, None
+            check_entry(entry.folder, ResultManifest)
+    except FileFormatError as error:
+        (entry.folder / MANIFEST).unlink(missing_ok=True)
+        return str(error)
+    return None
 
 
-def prune(store: Store, *, unused_days: float, dry_run: bool = False) -> list[Entry]:
-    """Remove what was not used for so many days, models left out; the entries that were (or would be) removed.
+def _check_answers(folder: Path) -> str | None:
+    broken = [(path, found) for path, found in read_blocks(folder) if isinstance(found, str)]
+    for path, _ in broken:
+        path.unlink(missing_ok=True)
+    if not broken:
+        return None
+    others = f" ({len(broken)} blocks are broken, this is the first)" if len(broken) > 1 else ""
+    return f"{broken[0][1]}{others}"
+
+
+def prune(store: Store, *, unused_days: float, most_bytes: float = math.inf, dry_run: bool = False) -> list[Entry]:
+    """Remove what was not used for so many days, and then what was not used for longest until the rest takes at most
+    ``most_bytes``; models are left out of both. The entries that were (or would be) removed.
 
     What another process is working on is left alone, and said in the log.
     """
     now = time.time()
-    chosen = [entry for entry in entries(store) if entry.kind != "model" and entry.days_unused(now) >= unused_days]
-    return [entry for entry in chosen if dry_run or _remove(store, entry)]
+    found = sorted((entry for entry in entries(store) if entry.kind not in _KEPT), key=lambda entry: entry.used_at)
+    left_bytes = sum(entry.size_bytes for entry in found)
+    removed = []
+    for entry in found:
+        if entry.days_unused(now) < unused_days and left_bytes <= most_bytes:
+            break
+        if dry_run or _remove(store, entry):
+            removed.append(entry)
+            left_bytes -= entry.size_bytes
+    return removed
 
 
 def _remove(store: Store, entry: Entry) -> bool:
@@ -112,13 +143,20 @@ def _is_digest(name: str) -> bool:
 def _entry(place: str, folder: Path) -> Entry:
     files = [path.stat() for path in folder.rglob("*") if path.is_file()]
     manifest = folder / MANIFEST
-    used_at = manifest.stat().st_mtime if manifest.exists() else max((file.st_mtime for file in files), default=0.0)
+    if place == "answers":
+        used_at = folder.stat().st_mtime
+    else:
+        used_at = manifest.stat().st_mtime if manifest.exists() else max((file.st_mtime for file in files), default=0.0)
     kind, about = _about(place, folder)
     return Entry(kind, folder, about, sum(file.st_size for file in files), used_at)
 
 
 def _about(place: str, folder: Path) -> tuple[Kind, str]:
     manifest = folder / MANIFEST
+    if place == "answers":
+        return "answers", _about_answers(folder)
+    if place == "digests":
+        return "digests", "of model folders"
     try:
         if place == "models":
             return ("model", "converted from GGUF") if manifest.exists() else ("unfinished", "model")
@@ -127,6 +165,14 @@ def _about(place: str, folder: Path) -> tuple[Kind, str]:
             return "weights", f"{made.method}, {made.effective_bits:.4g} bits a weight"
         result = read_json(manifest, ResultManifest)
     except HarnessError:
-        n_blocks = len(list(folder.glob("block-*.parquet")))
-        return "unfinished", f"{n_blocks} blocks of a result" if place == "results" else place
+        return "unfinished", place
     return "result", f"{result.info.name}, measured {result.circumstances.measured_at[:10]}"
+
+
+def _about_answers(folder: Path) -> str:
+    blocks = [found for _, found in read_blocks(folder) if not isinstance(found, str)]
+    if not blocks:
+        return "no answers that can be read"
+    newest = max((block.about for block in blocks), key=lambda about: about.circumstances.measured_at)
+    day = newest.circumstances.measured_at[:10]
+    return f"{sum(map(len, blocks)):,} answers of {newest.cell}, {newest.scorer}, last measured {day}"

@@ -1,5 +1,5 @@
 """Measuring on this machine: one cell at a time, its tasks together, round by round, so that a killed run resumes after its
-last round and a cell that is decided stops costing forward passes."""
+last round and a cell that is decided stops costing forward passes. What was answered before is not asked again."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness.baseline import Baseline
+from harness.core.answer_block import Circumstances
 from harness.core.digest import digest_json
 from harness.core.errors import MissingDependencyError
 from harness.core.records import ENGINE_IDENTITY, SCHEMA_VERSION, CellFailure, CellRecord, CellRun, Origin, Provenance
+from harness.execution.answers import Answers, Ask
 from harness.execution.candidate import Candidate, Variant
 from harness.execution.engine import describe_engine, harness_version, limit_threads, read_commit
-from harness.execution.feed import ORDER, Ask, TaskFeed, fed_order
+from harness.execution.feed import ORDER, TaskFeed, fed_order
 from harness.execution.matrix import CellPlan, Matrix, ModelEntry
 from harness.execution.progress import Progress
-from harness.execution.store import Circumstances, Store, StoredResult
+from harness.execution.store import Store, StoredResult
 from harness.execution.tasks import check_kind, make_task, probe_index
 from harness.knowledge import KnowledgeTask
 from harness.models.digest import digest_config
@@ -138,20 +140,25 @@ class _Measurement:
     store: Store
     baseline: Baseline | None
     progress: Progress
+    _answers: dict[str, Answers] = field(default_factory=dict)
     _asks: dict[bool, Ask] = field(default_factory=dict)
     _n_before: int = 0
     _n_all: int = 0
 
     def run(self, cell_run: Callable[[Mapping[str, TaskFeed]], CellRun], undecided: Undecided | None) -> CellRun:
         """Feed the tasks until all are complete, or none is undecided any more."""
-        keys = {name: self._key(name, task) for name, task in self.tasks.items()}
+        scopes = {name: self._scope(name) for name in self.tasks}
+        keys = {name: self._key(name, task, scopes[name]) for name, task in self.tasks.items()}
         feeds = {} if self.options.fresh else self._stored(keys)
         with ExitStack() as locks:
-            for key in sorted(key for name, key in keys.items() if name not in feeds):
-                locks.enter_context(self.store.lock(key))
+            for scope in sorted({scope for name, scope in scopes.items() if name not in feeds}):
+                locks.enter_context(self.store.lock(scope))
+                self._answers[scope] = self.store.answers(scope)
+                if self.options.fresh:
+                    self._answers[scope].drop()
             if not self.options.fresh:
                 feeds |= self._stored({name: key for name, key in keys.items() if name not in feeds})  # made meanwhile
-            feeds |= {name: self._open(name, key) for name, key in keys.items() if name not in feeds}
+            feeds |= {name: self._open(name, key, scopes[name]) for name, key in keys.items() if name not in feeds}
             feeds = {name: feeds[name] for name in self.tasks}
             self._feed(feeds, cell_run, undecided)
         return cell_run(feeds)
@@ -168,7 +175,7 @@ class _Measurement:
         task, scorer = self.tasks[name], self.scorers[name]
         return TaskFeed.finished(result, cell=cell, key=key, task=task, scorer=scorer, origin=origin)
 
-    def _open(self, name: str, key: str) -> TaskFeed:
+    def _open(self, name: str, key: str, scope: str) -> TaskFeed:
         """A task that is not stored: the baseline's where nothing that decides its outcomes has changed, else to be fed."""
         if self.options.fresh:
             self.store.drop_result(key)
@@ -179,8 +186,9 @@ class _Measurement:
             unchanged = self.baseline.outcomes_if_identical(self.provenance, info, self.scorers[name])
             if unchanged is not None:
                 return self._finished(name, key, StoredResult(info, items, unchanged, now), "baseline")
-        ordered = fed_order(items, self.provenance.weights_digest, name)
-        return TaskFeed(self.candidate.plan.cell.id, key, self.tasks[name], self.scorers[name], info, ordered, now)
+        ordered = fed_order(items, self.provenance.weights_digest)
+        cell, answers = self.candidate.plan.cell.id, self._answers[scope]
+        return TaskFeed(cell, key, self.tasks[name], self.scorers[name], info, ordered, now, answers)
 
     def _feed(
         self,
@@ -194,7 +202,7 @@ class _Measurement:
         for index in range(len(ROUND_SHARES)):
             for name in (name for name in fed if name in open_tasks):
                 self._n_before = sum(feed.n_fed for feed in fed.values())
-                feeds[name].feed(index, self.store, self._ask)
+                feeds[name].feed(index, self._ask)
                 if feeds[name].is_complete:
                     feeds[name].keep(self.store)
             if undecided is not None and index < len(ROUND_SHARES) - 1:
@@ -207,7 +215,8 @@ class _Measurement:
                 f"{self.candidate.plan.cell.id}: decided after {n_fed:,} of {self._n_all:,} items; the rest was not measured"
             )
 
-    def _key(self, name: str, task: KnowledgeTask) -> str:
+    def _scope(self, name: str) -> str:
+        """The digest of all that decides an answer but its request: no other weights, recovery or scorer are served it."""
         engine = {part: self.provenance.engine[part] for part in ENGINE_IDENTITY}
         variant = self.options.variant
         made_from = [
@@ -215,15 +224,17 @@ class _Measurement:
             self.provenance.recovery_digest,
             self.provenance.config_digest,
             self.provenance.tokenizer_digest,
-            name,
-            task.spec_digest(),
-            self.options.limit,
+            self.candidate.plan.model.family,
             self.scorers[name],
-            ORDER,
             engine,
             None if variant is None else [variant.label, variant.threads, variant.batch_tokens],
         ]
         return digest_json(made_from)
+
+    def _key(self, name: str, task: KnowledgeTask, scope: str) -> str:
+        """The digest of all that decides a task's result."""
+        entry = self.candidate.plan.tasks[name]
+        return digest_json([scope, name, entry.suite, dict(entry.options), task.spec_digest(), self.options.limit, ORDER])
 
     def _ask(self, task: KnowledgeTask) -> Ask:
         """The model made ready to answer this kind of task, once a cell."""

@@ -1,15 +1,17 @@
-"""The content-addressed run store: compressed weights and task results, keyed by what they were made from.
+"""The content-addressed run store: compressed weights, answers and task results, keyed by what they were made from.
 
     <cache>/models/…                    converted models (``harness.models.sources``)
     <cache>/weights/<key>/              weights.safetensors + manifest.json, of one recipe on one dense model
-    <cache>/results/<key>/              block-00000.parquet … while measuring, then items, outcomes, manifest.json
+    <cache>/answers/<scope>/            what one model answered, request by request (``harness.execution.answers``)
+    <cache>/results/<key>/              items, outcomes and manifest.json of a task that was asked whole
 
-A key is the digest of everything that a result depends on, never a name. An entry is there when its manifest is;
-manifests hold the SHA-256 of their files, so a truncated or edited entry is found out, re-made, and never served.
+A key is the digest of everything that a result depends on, never a name. Weights and results are there when their manifest
+is; manifests hold the SHA-256 of their files, so a truncated or edited entry is found out, re-made, and never served.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -18,17 +20,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from harness.core.answer_block import Circumstances
 from harness.core.columns import read_items, read_outcomes, write_items, write_outcomes
 from harness.core.digest import digest_file, digest_json
-from harness.core.errors import FileFormatError
+from harness.core.errors import FileFormatError, StorageError
 from harness.core.records import SCHEMA_VERSION, CompressionRecord, Item, Outcomes, TaskInfo, record
 from harness.core.serial import as_mapping, read_json, storage_errors, write_json
+from harness.execution.answers import Answers
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+
+_CANT_LOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @record
@@ -40,16 +46,6 @@ class WeightsManifest:
     compression: CompressionRecord
     files: dict[str, str]
     digest: str = ""
-
-
-@record
-class Circumstances:
-    """When, by which commit and on what a result was measured, and how long its forward passes took."""
-
-    commit: str
-    measured_at: str
-    engine: dict[str, str]
-    wall_s: float
 
 
 @record
@@ -111,44 +107,33 @@ class Store:
         manifest = _checked(folder, ResultManifest)
         if manifest is None:
             return None
-        outcomes = read_outcomes(folder / "outcomes.parquet")
-        return StoredResult(manifest.info, read_items(folder / "items.parquet"), outcomes, manifest.circumstances)
+        try:
+            items, outcomes = read_items(folder / "items.parquet"), read_outcomes(folder / "outcomes.parquet")
+        except FileFormatError as error:  # removed by another process in this moment
+            log.warning("stored entry is broken and is made again: %s", error)
+            return None
+        return StoredResult(manifest.info, items, outcomes, manifest.circumstances)
 
     def put_result(self, key: str, result: StoredResult, scorer: str) -> None:
-        """Store a finished result; its blocks are then no longer needed."""
+        """Store a finished result."""
         folder = self.result_folder(key)
-        write_items(folder / "items.parquet", result.items)
-        write_outcomes(folder / "outcomes.parquet", result.outcomes)
-        files = {name: digest_file(folder / name) for name in ("items.parquet", "outcomes.parquet")}
-        made = ResultManifest(SCHEMA_VERSION, result.info, scorer, result.circumstances, files)
-        write_json(folder / MANIFEST, _sealed(made))
-        self.drop_blocks(key)
-
-    def put_block(self, key: str, index: int, outcomes: Outcomes) -> None:
-        """Store the outcomes of one block of items: a round of a task."""
-        write_outcomes(self._block(key, index), outcomes)
-
-    def find_block(self, key: str, index: int, digests: tuple[str, ...]) -> Outcomes | None:
-        """A stored block of exactly these items, or None (missing, or broken: said in the log)."""
-        path = self._block(key, index)
-        if not path.exists():
-            return None
-        try:
-            outcomes = read_outcomes(path)
-        except FileFormatError as error:
-            log.warning("stored block is broken and is measured again: %s", error)
-            return None
-        return outcomes if outcomes.digests == digests else None
+        with self.lock(key):
+            sweep(folder)
+            write_items(folder / "items.parquet", result.items)
+            write_outcomes(folder / "outcomes.parquet", result.outcomes)
+            files = {name: digest_file(folder / name) for name in ("items.parquet", "outcomes.parquet")}
+            made = ResultManifest(SCHEMA_VERSION, result.info, scorer, result.circumstances, files)
+            write_json(folder / MANIFEST, _sealed(made))
 
     def drop_result(self, key: str) -> None:
-        """Forget a result and its blocks."""
+        """Forget a result."""
         (self.result_folder(key) / MANIFEST).unlink(missing_ok=True)
-        self.drop_blocks(key)
 
-    def drop_blocks(self, key: str) -> None:
-        """Remove a result's blocks."""
-        for path in self.result_folder(key).glob("block-*.parquet"):
-            path.unlink(missing_ok=True)
+    def answers(self, scope: str) -> Answers:
+        """The answers of a scope, read whole; to be called by who holds the scope's lock."""
+        folder = self.root / "answers" / scope
+        sweep(folder)
+        return Answers.load(folder)
 
     @contextmanager
     def lock(self, key: str, *, wait: bool = True) -> Iterator[None]:
@@ -156,8 +141,8 @@ class Store:
         path = self.root / "locks" / f"{key}.lock"
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        with storage_errors(path):
+        lock: BaseFileLock = FileLock(path)
+        with storage_errors(path), _lock_errors(path):
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -166,12 +151,37 @@ class Store:
                 log.info("another process is working on the same thing: waiting for it")
                 lock.acquire()
         try:
+            if isinstance(lock, SoftFileLock):  # filelock's own way out: it would outlive a killed process
+                raise _no_locks(path)
             yield
         finally:
             lock.release()
 
-    def _block(self, key: str, index: int) -> Path:
-        return self.result_folder(key) / f"block-{index:05d}.parquet"
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder; to be called by who holds its lock."""
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _lock_errors(path: Path) -> Iterator[None]:
+    """Turn a file system's refusal to lock into one sentence."""
+    try:
+        yield
+    except NotImplementedError as error:  # filelock's, for ENOSYS
+        raise _no_locks(path) from error
+    except OSError as error:
+        if error.errno in _CANT_LOCK:
+            raise _no_locks(path) from error
+        raise
+
+
+def _no_locks(path: Path) -> StorageError:
+    return StorageError(
+        f"the file system of {path} can't lock files, so two runs could disturb each other: point HARNESS_CACHE at a folder "
+        "on a local disk."
+    )
 
 
 M = TypeVar("M", WeightsManifest, ResultManifest)

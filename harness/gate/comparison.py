@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from harness.baseline import Baseline, identity_differences
 from harness.core.command import propose_command
+from harness.core.near_ties import settled
 from harness.core.records import Cell, CellRun, Item, Items, Outcomes, TaskInfo, TaskRun
 from harness.core.verdicts import PairedCounts
 from harness.gate.trail import Trail
@@ -26,6 +27,7 @@ RELABEL_OPTIONS = 40
 class Comparison:
     """One task, before and now, over the same items in the order in which the run fed them.
 
+    ``now`` is as it counts: where nothing but batches can have changed, a flip between two near-ties is none.
     ``n_all`` items would be fed if nothing stopped it; ``known`` are the digests of all the
     baseline's items, ``n_right_before`` of which it got right. ``reused``: nothing was
     measured, the outcomes are the baseline's own because nothing that decides them has changed. ``limited``: a sample.
@@ -85,7 +87,8 @@ def compare(run: CellRun, baseline: Baseline, name: str) -> Comparison | Incompa
     if name not in baseline.record.tasks:
         command = propose_command(cell, replaces=True)
         return Incomparable(f"the baseline of {cell} has no task {name!r}: accept one with {command}.")
-    found = _pair(task, baseline, name, "baseline")
+    changed = identity_differences(baseline.record.provenance, run.record.provenance)
+    found = _pair(task, baseline, name, "baseline", again=not changed)
     if isinstance(found, Incomparable):
         return Incomparable(
             f"{found.reason}: nothing was compared; measure with the baseline's, or accept a new one with "
@@ -93,7 +96,7 @@ def compare(run: CellRun, baseline: Baseline, name: str) -> Comparison | Incompa
         )
     if task.origin != "baseline":
         return found
-    if changed := identity_differences(baseline.record.provenance, run.record.provenance):
+    if changed:
         return Incomparable(
             f"the run shows the baseline's own outcomes although {', '.join(changed)} changed: measure it again."
         )
@@ -105,7 +108,8 @@ def compare_dense(run: CellRun, dense: Baseline, name: str) -> Comparison | Inco
     cell = dense.record.cell.id
     if name not in dense.record.tasks:
         return Incomparable(f"{cell} has no task {name!r}: {again(dense.record.cell)}.")
-    found = _pair(run.runs[name], dense, name, "dense cell")
+    same = not identity_differences(dense.record.provenance, run.record.provenance)
+    found = _pair(run.runs[name], dense, name, "dense cell", again=same)
     return Incomparable(f"{found.reason}: {again(dense.record.cell)}.") if isinstance(found, Incomparable) else found
 
 
@@ -116,12 +120,13 @@ def again(dense: Cell) -> str:
     )
 
 
-def _pair(task: TaskRun, before: Baseline, name: str, whose: str) -> Comparison | Incomparable:
-    """The items of a task and of a record of it, joined; the reason, without a remedy, where they can't be."""
-    known = before.record.tasks[name]
+def _pair(task: TaskRun, before: Baseline, name: str, whose: str, *, again: bool) -> Comparison | Incomparable:
+    """The items of a task and of a record of it, joined; the reason, without a remedy, where they can't be. ``again``: the
+    same was measured twice, so that near-ties flip by noise alone."""
+    known, stored = before.record.tasks[name], before.outcomes[name]
     if rules := _differing_rules(task, known.info, known.scorer, whose):
         return Incomparable("; ".join(rules))
-    joined = _join(before.outcomes[name], known.info, task, whose)
+    joined = _join(stored, known.info, task, whose)
     if isinstance(joined, Incomparable):
         return joined
     if task.info.spec_digest != known.info.spec_digest:
@@ -130,11 +135,11 @@ def _pair(task: TaskRun, before: Baseline, name: str, whose: str) -> Comparison 
         name=name,
         info=known.info,
         digests=task.outcomes.digests,
-        before=joined,
-        now=task.outcomes.correct,
+        before=stored.correct[joined],
+        now=settled(stored, joined, task.outcomes) if again else task.outcomes.correct,
         n_all=task.info.n_items,
-        known=before.outcomes[name].digests,
-        n_right_before=int(before.outcomes[name].correct.sum()),
+        known=stored.digests,
+        n_right_before=int(stored.correct.sum()),
         reused=False,
         limited=task.info.limit is not None,
     )
@@ -151,14 +156,14 @@ def _differing_rules(task: TaskRun, known: TaskInfo, scorer: str, whose: str) ->
     return [f"the {word} differs ({old!r} in the {whose}, {new!r} now)" for word, old, new in pairs if old != new]
 
 
-def _join(before: Outcomes, known: TaskInfo, task: TaskRun, whose: str) -> Bool[np.ndarray, " n"] | Incomparable:
-    """Whether each of the run's items was right before, in the run's order. A limited run, or one that was decided early,
-    is compared on its own items."""
+def _join(before: Outcomes, known: TaskInfo, task: TaskRun, whose: str) -> Int[np.ndarray, " n"] | Incomparable:
+    """Where each of the run's items, in the run's order, stands in the record before. A limited run, or one that was decided
+    early, is compared on its own items."""
     now = task.outcomes
     if task.info.n_items == 0:
         return Incomparable("the run holds no item")
     if before.digests == now.digests and len(set(now.digests)) == len(now):
-        return before.correct
+        return np.arange(len(before))
     place = {digest: index for index, digest in enumerate(before.digests)}
     new = [digest for digest in now.digests if digest not in place]
     missing = set(before.digests).difference(now.digests)
@@ -168,7 +173,7 @@ def _join(before: Outcomes, known: TaskInfo, task: TaskRun, whose: str) -> Bool[
         return Incomparable(_items_sentence(task, len(before), new, missing, whose))
     if len(place) != len(before) or len(set(now.digests)) != len(now):
         return Incomparable("the same item stands more than once among the outcomes")
-    return before.correct[np.fromiter((place[digest] for digest in now.digests), np.intp, len(now))]
+    return np.fromiter((place[digest] for digest in now.digests), np.intp, len(now))
 
 
 def _items_sentence(task: TaskRun, n_before: int, new: list[str], missing: set[str], whose: str) -> str:

@@ -321,14 +321,17 @@ def _fates(task: TaskRun, compared: Sequence[Comparison], flips: float, loss: Fl
 
 
 def taken(outcomes: Outcomes, right: Bool[np.ndarray, " n"], rows: Int[np.ndarray, " kept"]) -> Outcomes:
-    """Some of the items' outcomes, in this order, right where ``right`` says so; without scores and texts of options."""
+    """Some of the items' outcomes, in this order, right where ``right`` says so; without scores and texts of options.
+
+    What is changed here is no near-tie any more: it is injected to be seen.
+    """
     return Outcomes(
         digests=tuple(outcomes.digests[row] for row in rows),
         correct=right[rows],
         answers=outcomes.answers[rows],
         ranks=outcomes.ranks[rows],
         margins_nats=outcomes.margins_nats[rows],
-        near_ties=outcomes.near_ties[rows],
+        near_ties=(outcomes.near_ties & (right == outcomes.correct))[rows],
         option_logliks_nats=None,
     )
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.core.shelf import Shelf
-from harness.scoring import Answer, Prompt, Request, TaskKind, Tokenizer
+from harness.scoring import NEAR_TIE_NATS, Answer, Prompt, Request, TaskKind, Tokenizer
 
 KNOWLEDGE = Shelf(
     "knowledge",
@@ -47,5 +47,6 @@ class KnowledgeTask(Protocol):
     def requests(self, item: Item) -> tuple[Request, ...] | tuple[Prompt, ...]:
         """What to ask for an item that ``build`` gave: requests to score, or (kind "generation") prompts."""
 
-    def outcome(self, item: Item, answers: Sequence[Answer]) -> ItemOutcome:
-        """The outcome of an item from the answers to its requests. Raises ScoreError for a NaN or infinite score."""
+    def outcome(self, item: Item, answers: Sequence[Answer], *, near_tie_nats: float = NEAR_TIE_NATS) -> ItemOutcome:
+        """The outcome of an item from the answers to its requests, flagged as a near-tie where sums of log-likelihoods that
+        differ by less than ``near_tie_nats`` decide. Raises ScoreError for a NaN or infinite score."""

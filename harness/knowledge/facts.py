@@ -19,6 +19,7 @@ from harness.core.errors import ModelError, ScoreError
 from harness.core.probes import NGRAM_WORDS
 from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.knowledge.factbook import FOLDER, Fact, FactBook, Relation, fill, load_facts, prompt
+from harness.knowledge.near_tie import is_near_tie
 from harness.knowledge.sample import chance_share, sample
 from harness.scoring import NEAR_TIE_NATS, Answer, Reading, Request, Score, TaskKind, Tokenizer
 
@@ -66,9 +67,9 @@ class Facts:
         """The whole sentence with each option in the blank."""
         return _at_blank(item, "sentence")
 
-    def outcome(self, item: Item, answers: Sequence[Answer]) -> ItemOutcome:
+    def outcome(self, item: Item, answers: Sequence[Answer], *, near_tie_nats: float = NEAR_TIE_NATS) -> ItemOutcome:
         """Which sentence the model finds likeliest."""
-        return rank_options(item, [score.loglik_nats for score in _scores(item, answers)])
+        return rank_options(item, [score.loglik_nats for score in _scores(item, answers)], near_tie_nats=near_tie_nats)
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,13 @@ class FactsBlank:
         """Each option in the blank."""
         return _at_blank(item, "blank")
 
-    def outcome(self, item: Item, answers: Sequence[Answer]) -> ItemOutcome:
+    def outcome(self, item: Item, answers: Sequence[Answer], *, near_tie_nats: float = NEAR_TIE_NATS) -> ItemOutcome:
         """The rank of the best right answer among the wrong ones. Raises ScoreError when an option took several tokens."""
         scores = _scores(item, answers)
         long = [option for option, score in zip(item.options, scores, strict=True) if score.n_tokens != 1]
         if long:
             raise ScoreError(f"{item.id}: {long[0]!r} took several tokens at the blank, expected one; the tokenizer changed.")
-        return rank_options(item, [score.loglik_nats for score in scores])
+        return rank_options(item, [score.loglik_nats for score in scores], near_tie_nats=near_tie_nats)
 
 
 # ------------------------------------------------------------------------------------------------ kernels
@@ -156,7 +157,7 @@ def single_token_answers(tokenizer: Tokenizer, relation: Relation) -> tuple[str,
     return tuple(answer for answer in relation.answers if answer in single and counts[single[answer]] == 1)
 
 
-def rank_options(item: Item, logliks_nats: Sequence[float]) -> ItemOutcome:
+def rank_options(item: Item, logliks_nats: Sequence[float], *, near_tie_nats: float = NEAR_TIE_NATS) -> ItemOutcome:
     """The outcome of an item from its options' scores. Raises ScoreError for a NaN, an infinity or a missing score.
 
     ``rank`` is that of the best right option among the wrong ones, ties counted against it (other right options do not
@@ -175,7 +176,7 @@ def rank_options(item: Item, logliks_nats: Sequence[float]) -> ItemOutcome:
         correct=not wrong or margin > 0,
         rank=1 + sum(loglik >= best for loglik in wrong),
         margin_nats=margin,
-        near_tie=bool(wrong) and abs(margin) < NEAR_TIE_NATS,
+        near_tie=is_near_tie(logliks_nats, gold, [near_tie_nats / 2] * len(logliks_nats)),
         option_logliks_nats=tuple(logliks_nats),
     )
 

@@ -42,7 +42,7 @@ from harness.knowledge.task_index import Leaf, TaskFolders, find_leaves, leaves_
 from harness.knowledge.task_plan import DEFAULT_METRICS, Plan, gated_entries, naming_splits, package_folder, plan_task
 from harness.knowledge.task_templates import bound_templates, try_templates
 from harness.knowledge.task_yaml import Code, as_json, read_task_file
-from harness.scoring import Answer, Generated, Prompt, Request, Score, TaskKind, Tokenizer
+from harness.scoring import NEAR_TIE_NATS, Answer, Generated, Prompt, Request, Score, TaskKind, Tokenizer
 
 PROBE_WORDS = 13
 """As Brown et al. 2020 (GPT-3, appendix C) have it."""
@@ -129,7 +129,7 @@ class LmEval:
         """lm-eval's own requests for the document."""
         return self._by_digest[item.digest].requests()
 
-    def outcome(self, item: Item, answers: Sequence[Answer]) -> ItemOutcome:
+    def outcome(self, item: Item, answers: Sequence[Answer], *, near_tie_nats: float = NEAR_TIE_NATS) -> ItemOutcome:
         """The task's own verdict on the answers, and how near it was. Raises ScoreError."""
         document = self._by_digest[item.digest]
         if len(answers) != len(document.instances):
@@ -143,7 +143,8 @@ class LmEval:
         logliks = [score.loglik_nats for score in scores]
         if document.plan.options_compete:
             compared = option_scores(self.metric, logliks, document.choices)
-            return choice_outcome(item, compared, document.choices, metric=self.metric, correct=correct)
+            how: dict[str, Any] = {"metric": self.metric, "correct": correct, "near_tie_nats": near_tie_nats}
+            return choice_outcome(item, compared, document.choices, **how)
         return greedy_outcome(item, logliks, [score.is_greedy for score in scores], correct=correct)
 
     # -------------------------------------------------------------------------------------------- made once an object

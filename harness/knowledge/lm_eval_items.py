@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.core.errors import ScoreError
 from harness.core.records import Item, ItemOutcome
+from harness.knowledge.near_tie import is_near_tie
 from harness.scoring import NEAR_TIE_NATS, TaskKind
 
 KINDS: Mapping[str, TaskKind] = {
@@ -41,7 +42,15 @@ def option_scores(metric: str, logliks_nats: Sequence[float], choices: Sequence[
     return tuple(loglik / divisor for loglik, divisor in zip(conditional, _divisors(metric, choices), strict=True))
 
 
-def choice_outcome(item: Item, scores: Sequence[float], choices: Sequence[str], *, metric: str, correct: bool) -> ItemOutcome:
+def choice_outcome(
+    item: Item,
+    scores: Sequence[float],
+    choices: Sequence[str],
+    *,
+    metric: str,
+    correct: bool,
+    near_tie_nats: float = NEAR_TIE_NATS,
+) -> ItemOutcome:
     """The outcome where options compete; of equal scores the first wins, as in lm-eval. ``correct`` is lm-eval's verdict.
 
     Raises ScoreError for a NaN or an infinity. The margin, and what counts as a near-tie, are in the metric's own units:
@@ -53,14 +62,14 @@ def choice_outcome(item: Item, scores: Sequence[float], choices: Sequence[str], 
     right = [i for i in order if i in item.gold]
     wrong = [i for i in order if i not in item.gold]
     margin = scores[right[0]] - scores[wrong[0]] if wrong else 0.0
-    divisors = _divisors(metric, choices)
-    noise = NEAR_TIE_NATS / min(divisors[right[0]], divisors[wrong[0]]) if wrong else 0.0
+    n_sums = 2 if metric == "acc_mutual_info" else 1  # a difference of two is as noisy as both together
+    noise = [n_sums * near_tie_nats / 2 / divisor for divisor in _divisors(metric, choices)]
     return ItemOutcome(
         answer=order[0],
         correct=correct,
         rank=1 + sum(order.index(i) < order.index(right[0]) for i in wrong),
         margin_nats=margin,
-        near_tie=abs(margin) < noise,
+        near_tie=is_near_tie(scores, item.gold, noise),
         option_logliks_nats=tuple(scores),
     )
 

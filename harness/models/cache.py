@@ -6,6 +6,7 @@ folder that is truncated, edited or made by another converter is thrown away and
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from harness.core.digest import digest_json
 from harness.core.errors import FileFormatError, ModelError
 from harness.core.records import SCHEMA_VERSION, record
 from harness.core.serial import read_json, storage_errors, write_json
@@ -23,6 +25,11 @@ CONVERTER_VERSION = 1
 
 MANIFEST = "manifest.json"
 
+NOTES = Path("models", "digests")
+"""Where in the cache digests are noted."""
+
+log = logging.getLogger(__name__)
+
 Tell = Callable[[str], None]
 
 
@@ -32,6 +39,15 @@ class Digests:
 
     weights_digest: str
     tokenizer_digest: str
+
+
+@record
+class _Note:
+    """Digests noted under a key, and the digest of both: one letter of a digest looks like any other."""
+
+    key: str
+    digests: Digests
+    digest: str
 
 
 @record
@@ -64,14 +80,36 @@ def converted(
 
 
 def noted(key: str, measure: Callable[[], Digests], cache_dir: Path) -> Digests:
-    """Digests that take long to compute, noted under a key that changes with the files."""
-    path = cache_dir / "models" / "digests" / f"{key}.json"
-    try:
-        return read_json(path, Digests)
-    except FileFormatError:
-        digests = measure()
-        write_json(path, digests)
-        return digests
+    """Digests that take long to compute, noted under a key that changes with the files; broken notes are made anew."""
+    path = cache_dir / NOTES / f"{key}.json"
+    if path.exists():
+        try:
+            return _read_note(path)
+        except FileFormatError as error:
+            log.warning("noted digests are broken and are made again: %s", error)
+    digests = measure()
+    write_json(path, _Note(key, digests, digest_json([key, digests.weights_digest, digests.tokenizer_digest])))
+    return digests
+
+
+def note_faults(cache_dir: Path) -> list[str]:
+    """What is wrong with the notes of ``noted``; broken ones are removed."""
+    faults = []
+    for path in sorted((cache_dir / NOTES).glob("*.json")):
+        try:
+            _read_note(path)
+        except FileFormatError as error:
+            path.unlink(missing_ok=True)
+            faults.append(str(error))
+    return faults
+
+
+def _read_note(path: Path) -> Digests:
+    note = read_json(path, _Note)
+    digests = note.digests
+    if (note.key, note.digest) != (path.stem, digest_json([path.stem, digests.weights_digest, digests.tokenizer_digest])):
+        raise FileFormatError(f"{path} is not what was noted.")
+    return digests
 
 
 def check_folder(folder: Path, weights_digest: str) -> None:

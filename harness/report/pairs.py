@@ -9,8 +9,10 @@ from typing import Literal, overload
 
 import numpy as np
 
+from harness.baseline import identity_differences
 from harness.core.columns import StoredItems
-from harness.core.records import Cell, CellRun, Item, Items, Outcomes, TaskRun
+from harness.core.near_ties import settled
+from harness.core.records import CellRecord, CellRun, Item, Items, Outcomes, TaskRun
 from harness.core.verdicts import PairedCounts
 from harness.report.bundle import Reference, RunBundle
 
@@ -164,7 +166,7 @@ def compared(bundle: RunBundle) -> Mapping[tuple[str, str], Compared]:
     Kept for the bundle at hand, which never changes: all parts of its report start from it.
     """
     return {
-        (entry.record.cell.id, name): _compare(entry.record.cell, run, bundle)
+        (entry.record.cell.id, name): _compare(entry.record, run, bundle)
         for entry in bundle.cells
         if isinstance(entry, CellRun)
         for name, run in entry.runs.items()
@@ -176,13 +178,16 @@ def compared_flips(bundle: RunBundle) -> tuple[Flips, ...]:
     return tuple(found for one in compared(bundle).values() for found in one.flips)
 
 
-def _compare(cell: Cell, run: TaskRun, bundle: RunBundle) -> Compared:
+def _compare(record: CellRecord, run: TaskRun, bundle: RunBundle) -> Compared:
+    cell = record.cell
     baseline, dense = pair(run, bundle.baselines.get(cell.id)), pair(run, bundle.dense.get(cell.model))
     named: tuple[tuple[Against, Pair | None], ...] = (("baseline", baseline), ("dense model", dense))
     pairs = {against: made for against, made in named if made is not None}
     ids, groups = _labels(run.items)
     kept = [against for against in pairs if against == "baseline" or not cell.is_dense]
-    found = tuple(flips(pairs[against], against, ids) for against in kept)
+    known = bundle.baselines.get(cell.id)
+    again = known is not None and not identity_differences(known.provenance, record.provenance)
+    found = tuple(flips(pairs[against], against, ids, again=again and against == "baseline") for against in kept)
     return Compared(run, pairs, found, count_groups(run, groups, baseline, dense))
 
 
@@ -209,10 +214,11 @@ def pair(run: TaskRun, reference: Reference | None) -> Pair | None:
     return None if None in places else Pair(run, outcomes, np.array(places, dtype=np.intp))
 
 
-def flips(made: Pair, against: Against, ids: Sequence[str]) -> Flips:
-    """The items of a pair that changed sides; ``ids`` are those of the run's items."""
+def flips(made: Pair, against: Against, ids: Sequence[str], *, again: bool = False) -> Flips:
+    """The items of a pair that changed sides, as the gate counts them; ``ids`` are those of the run's items. ``again``: the
+    same was measured twice."""
     was, now = made.was_right, made.run.outcomes
-    flipped = np.flatnonzero(was != now.correct)
+    flipped = np.flatnonzero(was != (settled(made.reference, made.places, now) if again else now.correct))
     moved = np.abs(now.margins_nats - made.reference.margins_nats[made.places])
     rows = zip((~was[flipped]).tolist(), (-moved[flipped]).tolist(), (ids[i] for i in flipped.tolist()), strict=True)
     order = [k for k, _ in sorted(enumerate(rows), key=lambda row: row[1])]

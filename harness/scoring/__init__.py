@@ -36,6 +36,9 @@ GENERATORS = Shelf(
 NEAR_TIE_NATS = 1e-4
 """Two options whose scores differ by less than this (float32) are a near-tie: batch composition may swap them."""
 
+_NEAR_TIE_NATS = {"float32": NEAR_TIE_NATS, "float16": 0.1, "bfloat16": 1.0}
+"""By dtype: two to four times what other batches did to the lead of right answers of SmolLM2-135M (decision 0021)."""
+
 Reading = Literal["continuation", "sentence", "blank", "rolling"]
 """What of a request is scored:
 
@@ -127,6 +130,15 @@ class Generator(Protocol):
 
     def generate(self, groups: Sequence[Sequence[Prompt]]) -> list[list[Generated]]:
         """The texts of each group's prompts, in order."""
+
+
+def near_tie_nats(dtype: str) -> float:
+    """How near two scores must be to be a near-tie, where the model computes in ``dtype`` (as ``models.device`` names them).
+
+    >>> near_tie_nats("float32") < near_tie_nats("float16") < near_tie_nats("bfloat16")
+    True
+    """
+    return _NEAR_TIE_NATS[dtype]
 
 
 def identity_of(kind: TaskKind, family: str) -> str:

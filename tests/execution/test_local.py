@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from harness.core.columns import write_outcomes
 from harness.core.errors import ConfigError, ContaminationError, ModelError, ScoreError
 from harness.core.records import CellRun
+from harness.execution import answers
 from harness.execution.local import MeasureOptions, measure_cell
 from harness.execution.matrix import Matrix
 from harness.execution.progress import Progress
@@ -70,15 +72,17 @@ def test_a_killed_run_goes_on_after_its_last_round_and_gives_the_same_bytes(
 ) -> None:
     undisturbed = measure(store="other")
     feeding.n_groups = 0
-    put_block = Store.put_block
+    write_atomic, n_written = answers.write_atomic, 0
 
-    def interrupted(store: Store, key: str, index: int, outcomes) -> None:
-        if index == 9:  # 20 %: 7 of 40 items are stored, the 8th is fed
+    def interrupted(path: Path, data: bytes) -> None:
+        nonlocal n_written
+        n_written += 1
+        if n_written == 8:  # each round so far had one item
             raise KeyboardInterrupt
-        put_block(store, key, index, outcomes)
+        write_atomic(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "put_block", interrupted)
+        patch.setattr(answers, "write_atomic", interrupted)
         with pytest.raises(KeyboardInterrupt):
             measure()
     assert feeding.n_groups == 8
@@ -109,8 +113,8 @@ def test_a_changed_recipe_never_gets_the_old_result(measure, feeding: Feeding, m
 
 def test_stored_weights_give_the_scores_of_fresh_ones(measure, feeding: Feeding, tmp_path: Path) -> None:
     first = measure()
-    for manifest in (tmp_path / "store" / "results").rglob("manifest.json"):
-        manifest.unlink()
+    shutil.rmtree(tmp_path / "store" / "results")
+    shutil.rmtree(tmp_path / "store" / "answers")
     again = measure()
     assert feeding.n_groups == 80
     np.testing.assert_array_equal(first.runs["facts"].outcomes.margins_nats, again.runs["facts"].outcomes.margins_nats)
@@ -137,7 +141,8 @@ def test_broken_weights_are_a_score_error_and_no_result(measure, monkeypatch: py
     monkeypatch.setattr(Decoder, "load", broken)
     with pytest.raises(ScoreError, match="nan"):
         measure("tiny_none_none")
-    assert not list((tmp_path / "store" / "results").rglob("manifest.json"))
+    assert not list((tmp_path / "store").rglob("manifest.json"))[1:]  # the weights' own is all
+    assert not list((tmp_path / "store" / "answers").rglob("*.parquet"))
 
 
 def test_calibration_text_that_holds_a_probe_is_refused(measure, tmp_path: Path) -> None:

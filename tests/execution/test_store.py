@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.core.answer_block import Circumstances
 from harness.core.digest import digest_sequence
 from harness.core.errors import StorageError
 from harness.core.records import Item, ItemOutcome, Outcomes, TaskInfo
-from harness.execution.store import Circumstances, Store, StoredResult
+from harness.execution.store import Store, StoredResult
 
 ITEMS = tuple(Item(f"i{n}", "g", f"{n} is [Y].", ("a", "b"), (n % 2,)) for n in range(4))
 DIGESTS = tuple(item.digest for item in ITEMS)
@@ -53,23 +54,6 @@ def test_a_missing_file_of_a_result_is_noticed(store: Store) -> None:
     put(store)
     (store.result_folder("k") / "items.parquet").unlink()
     assert store.find_result("k") is None
-
-
-def test_blocks_are_found_by_their_items_and_dropped_when_the_result_is_whole(store: Store) -> None:
-    store.put_block("k", 0, OUTCOMES)
-    assert store.find_block("k", 0, DIGESTS) is not None
-    assert store.find_block("k", 0, DIGESTS[:2]) is None
-    assert store.find_block("k", 1, DIGESTS) is None
-    put(store)
-    assert store.find_block("k", 0, DIGESTS) is None
-
-
-def test_a_truncated_block_is_measured_again(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    store.put_block("k", 0, OUTCOMES)
-    path = next(store.result_folder("k").glob("block-*"))
-    path.write_bytes(path.read_bytes()[:-9])
-    assert store.find_block("k", 0, DIGESTS) is None
-    assert "measured again" in caplog.text
 
 
 def test_a_result_put_back_together_from_blocks_equals_the_whole(store: Store) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from harness.core.records import CellFailure
-from harness.core.verdicts import CellVerdict, Status, Verdict
+from harness.core.records import CellFailure, CellRun
+from harness.core.verdicts import CellVerdict, PairedCounts, Status, Verdict
 from harness.gate import Family, Policy, exit_code, judge
 from harness.stats.intervals import wilson
 
@@ -174,6 +174,24 @@ def test_a_fresh_run_without_a_flip_is_identical_and_says_what_that_proves(build
         assert found.identical
         assert 0.007 < found.evidence.proven_margin < 0.008
         assert "0.76 pt" in found.reason
+
+
+@pytest.mark.parametrize(("weights", "ties_before"), [("w1", True), ("w1", False), ("w2", True)])
+def test_of_the_same_weights_a_flip_between_two_near_ties_is_none_and_every_other_counts(
+    build: Any, ruled: Any, weights: str, ties_before: bool
+) -> None:
+    """Other batches may turn near-ties, but not clear answers; what other weights turn is evidence."""
+    before, now = build.one(400, 200, weights="w1"), build.one(400, 200, lost=40, weights=weights)
+    everything = np.ones(400, dtype=np.bool_)
+
+    def tied(run: CellRun) -> CellRun:
+        task = run.runs["facts"]
+        return replace(run, runs={"facts": replace(task, outcomes=replace(task.outcomes, near_ties=everything))})
+
+    found = ruled(tied(now), build.baseline(tied(before) if ties_before else before)).tasks[0]
+    is_noise = weights == "w1" and ties_before
+    assert found.evidence.counts == (PairedCounts(0, 0, 400) if is_noise else PairedCounts(40, 0, 360))
+    assert found.identical == is_noise
 
 
 def test_a_measured_run_of_the_same_weights_is_still_judged_by_its_flips(build: Any, ruled: Any) -> None:

@@ -1,0 +1,116 @@
+"""Answers to some requests as the bytes of one parquet file, with what they were measured by: a block of the run store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.core.errors import FileFormatError
+from harness.core.records import SCHEMA_VERSION, record
+from harness.core.serial import from_json, to_json
+
+KEY_BYTES = 16
+"""Of a request's SHA-256: two of 10⁹ requests share them with a chance below 10⁻²⁰."""
+
+_ABOUT = b"about"
+
+_ANSWERS = pa.schema(
+    [
+        ("key", pa.binary(KEY_BYTES)),
+        ("loglik_nats", pa.float64()),
+        ("is_greedy", pa.bool_()),
+        ("n_tokens", pa.int32()),
+        ("text", pa.string()),
+    ]
+)
+
+
+@record
+class Circumstances:
+    """When, by which commit and on what answers were measured, and how long their forward passes took."""
+
+    commit: str
+    measured_at: str
+    engine: dict[str, str]
+    wall_s: float
+
+
+@record
+class BlockAbout:
+    """What a block's answers are: of what (``scope``: digest of everything that decides an answer but the request itself),
+    and, for people, of which cell and by which scorer."""
+
+    scope: str
+    cell: str
+    scorer: str
+    circumstances: Circumstances
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerBlock:
+    """Answers by the keys of their requests: scores (``logliks_nats``, ``is_greedy``) or generated ``texts``; the other is
+    None. ``n_tokens`` were scored, or made."""
+
+    about: BlockAbout
+    keys: Sequence[bytes]
+    n_tokens: Sequence[int]
+    logliks_nats: Sequence[float] | None
+    is_greedy: Sequence[bool] | None
+    texts: Sequence[str] | None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def to_bytes(block: AnswerBlock) -> bytes:
+    """A block as parquet."""
+    columns = [
+        pa.array(block.keys, pa.binary(KEY_BYTES)),
+        _column(block.logliks_nats, len(block), pa.float64()),
+        _column(block.is_greedy, len(block), pa.bool_()),
+        pa.array(block.n_tokens, pa.int32()),
+        _column(block.texts, len(block), pa.string()),
+    ]
+    schema = _ANSWERS.with_metadata({_ABOUT: to_json(block.about)})
+    made = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns, schema=schema), made, compression="zstd", use_dictionary=False, write_statistics=False)
+    data: bytes = made.getvalue().to_pybytes()
+    return data
+
+
+def from_bytes(data: bytes, what: str) -> AnswerBlock:
+    """The block in parquet bytes; ``what`` names their source. Raises FileFormatError."""
+    try:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            found, table = file.schema_arrow, file.read(use_threads=False)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise FileFormatError(f"{what} can't be read as parquet ({error}): it is made again.") from error
+    about = (found.metadata or {}).get(_ABOUT)
+    if not found.equals(_ANSWERS, check_metadata=False) or about is None:
+        raise FileFormatError(f"{what} has columns {found.names}, expected {_ANSWERS.names} and what they are.")
+    keys, logliks, is_greedy, n_tokens, texts = (table[name] for name in _ANSWERS.names)
+    scored = not logliks.null_count
+    if (
+        keys.null_count
+        or n_tokens.null_count
+        or is_greedy.null_count != logliks.null_count
+        or scored != bool(texts.null_count)
+    ):
+        raise FileFormatError(f"{what} has answers that are neither scores nor texts.")
+    return AnswerBlock(
+        about=from_json(about, BlockAbout, what),
+        keys=keys.to_pylist(),
+        n_tokens=n_tokens.to_pylist(),
+        logliks_nats=logliks.to_pylist() if scored else None,
+        is_greedy=is_greedy.to_pylist() if scored else None,
+        texts=None if scored else texts.to_pylist(),
+    )
+
+
+def _column(values: Sequence[Any] | None, n: int, kind: Any) -> pa.Array:
+    return pa.nulls(n, kind) if values is None else pa.array(values, kind)
