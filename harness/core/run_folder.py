@@ -14,10 +14,10 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from harness.core.columns import StoredItems, read_outcomes, write_items, write_outcomes
+from harness.core.columns import SharedItems, StoredItems, read_outcomes, write_items, write_outcomes
 from harness.core.digest import digest_file
 from harness.core.errors import CellIdError, FileFormatError
-from harness.core.records import SCHEMA_VERSION, Cell, CellFailure, CellRecord, CellRun, Item, TaskRun, record
+from harness.core.records import SCHEMA_VERSION, Cell, CellFailure, CellRecord, CellRun, TaskRun, record
 from harness.core.serial import read_json, storage_errors, write_json
 
 RECORDS = "records"
@@ -75,8 +75,8 @@ def read_run(folder: Path) -> list[CellRun | CellFailure]:
             f"{folder} holds no run (no {RECORDS}/<cell>/ in it): measure a cell first (`pytest suites/` or "
             "`harness measure CELL`)."
         )
-    items: dict[str, Item] = {}
-    return [read_cell(home, items) for home in homes]
+    shared = SharedItems()
+    return [read_cell(home, shared) for home in homes]
 
 
 def _is_ours(home: Path) -> bool:
@@ -86,12 +86,12 @@ def _is_ours(home: Path) -> bool:
     return all(path.suffix in (".parquet", ".part") or path.name in (CELL, FAILURE, DIGESTS) for path in home.iterdir())
 
 
-def read_cell(home: Path, items: dict[str, Item] | None = None) -> CellRun | CellFailure:
-    """One cell's run from its folder. ``items`` has those that were made already, by digest, and gets the others.
+def read_cell(home: Path, shared: SharedItems | None = None) -> CellRun | CellFailure:
+    """One cell's run from its folder. ``shared``: what is known of the items of other cells.
 
     Raises FileFormatError, also where a file is not the one that was written.
     """
-    items = {} if items is None else items
+    shared = SharedItems() if shared is None else shared
     try:
         Cell.parse(home.name)
     except CellIdError as error:
@@ -102,7 +102,7 @@ def read_cell(home: Path, items: dict[str, Item] | None = None) -> CellRun | Cel
     record = read_json(home / CELL, CellRecord)
     if record.cell.id != home.name:
         raise FileFormatError(f"{home} holds the record of cell {record.cell.id}: it was moved or edited; measure it again.")
-    return CellRun(record=record, runs={name: _read_task(home, record, name, items) for name in record.tasks})
+    return CellRun(record=record, runs={name: _read_task(home, record, name, shared) for name in record.tasks})
 
 
 def _check_files(home: Path) -> None:
@@ -121,7 +121,7 @@ def _check_files(home: Path) -> None:
             )
 
 
-def _read_task(home: Path, record: CellRecord, name: str, made: dict[str, Item]) -> TaskRun:
+def _read_task(home: Path, record: CellRecord, name: str, shared: SharedItems) -> TaskRun:
     try:
         outcomes = read_outcomes(home / f"{name}.outcomes.parquet")
         items = home / f"{name}.items.parquet"
@@ -130,7 +130,7 @@ def _read_task(home: Path, record: CellRecord, name: str, made: dict[str, Item])
         return TaskRun(
             cell=record.cell.id,
             info=record.tasks[name],
-            items=StoredItems(items, outcomes.digests, made),
+            items=StoredItems(items, outcomes.digests, shared),
             outcomes=outcomes,
             scorer=record.scorers[name],
             origin=record.origins[name],
