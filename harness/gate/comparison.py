@@ -15,6 +15,7 @@ from harness.core.digest import places_of
 from harness.core.records import Cell, CellRun, Item, Items, Outcomes, TaskInfo, TaskRun
 from harness.core.verdicts import PairedCounts
 from harness.gate.trail import Trail
+from harness.stats.sequential import round_ends
 
 RELABEL_LOOKUPS = 500
 """New items that are looked at for another right answer; a message needs no more."""
@@ -171,6 +172,9 @@ def _join(before: Outcomes, known: TaskInfo, task: TaskRun, whose: str) -> Bool[
         return Incomparable(_items_sentence(task, len(before), new, set(before.digests).difference(now.digests), whose))
     if len(place) < len(before) or n_known < len(places):
         return Incomparable("the same item stands more than once among the outcomes")
+    if 0 < len(now) < task.info.n_items and len(now) not in round_ends(task.info.n_items):
+        what = f"{len(now):,} of {task.info.n_items:,} items are no whole number of rounds"
+        return Incomparable(f"{what}, after which alone a run stops: its records were cut off or chosen from")
     return before.correct[np.array(places, dtype=np.intp)]
 
 
