@@ -93,6 +93,12 @@ def compare(run: CellRun, baseline: Baseline, name: str) -> Comparison | Incompa
             f"{found.reason}: nothing was compared; measure with the baseline's, or accept a new one with "
             f"{propose_command(cell, replaces=True)}."
         )
+    n_fed, n_all = len(task.outcomes), task.info.n_items
+    if 0 < n_fed < n_all and n_fed not in round_ends(n_all):
+        return Incomparable(
+            f"{n_fed:,} of {n_all:,} items are no whole number of rounds, and a run stops after rounds only: its records were "
+            "cut off or chosen from; measure the cell again."
+        )
     if task.origin != "baseline":
         return found
     if changed := identity_differences(baseline.record.provenance, run.record.provenance):
@@ -172,9 +178,6 @@ def _join(before: Outcomes, known: TaskInfo, task: TaskRun, whose: str) -> Bool[
         return Incomparable(_items_sentence(task, len(before), new, set(before.digests).difference(now.digests), whose))
     if len(place) < len(before) or n_known < len(places):
         return Incomparable("the same item stands more than once among the outcomes")
-    if 0 < len(now) < task.info.n_items and len(now) not in round_ends(task.info.n_items):
-        what = f"{len(now):,} of {task.info.n_items:,} items are no whole number of rounds"
-        return Incomparable(f"{what}, after which alone a run stops: its records were cut off or chosen from")
     return before.correct[np.array(places, dtype=np.intp)]
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from scipy.special import ndtri
 
+from harness.baseline import Baseline, Informative
+from harness.core.verdicts import POOLED
+from harness.gate.bench import noise_spread
 from harness.gate.policy import Margins, Policy
 from harness.stats.paired import tango_variance
 from harness.stats.recompression import NO_SPREAD, Spread, combined_quantile
@@ -70,6 +73,26 @@ def feasibility(
 
     m1, n_needed = margins.m1(n_items, flip_rate) * (1 - chance), _fewest(n_items, passes, has_least_m1)
     return Feasibility(n_needed == n_items, n_items, m1, n_needed, spread != NO_SPREAD)
+
+
+def cell_feasibility(policy: Policy, baseline: Baseline, limit: int | None = None) -> Feasibility | None:
+    """Whether an unchanged cell would pass against its baseline, from what is known of that before anything is measured.
+
+    Of the pool as the gate makes it: tasks that can show a loss, each capped, or cut to ``limit``; None without a pool.
+    """
+    known, informative = baseline.record, Informative(policy.informative_margin, policy.interval_level)
+    pooled = [task for task in known.tasks.values() if task.info.pooled]
+    members = [task.info for task in pooled if informative.holds(task)]
+    sizes = [min(info.n_items, policy.pool_cap_items, limit or info.n_items) for info in members]
+    if not members:
+        return None
+    moves, noise = known.compression.stability == "re-compressed", known.noise
+    rates = [noise.flip_rate[i.name] if noise else policy.flip_rates.of(i.score_class, moves) for i in members]
+    rate = sum(size * rate for size, rate in zip(sizes, rates, strict=True)) / sum(sizes)
+    if noise is not None and len(members) == len(pooled):
+        rate = noise.flip_rate[POOLED]
+    spread = noise_spread(noise.runs, {info.name: info.n_items for info in members}) if moves and noise else NO_SPREAD
+    return feasibility(policy, policy.cell, sum(sizes), flip_rate=rate, spread=spread)
 
 
 def _fewest(n_items: int, passes: Callable[[int], bool], has_least_m1: Callable[[int], bool]) -> int | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
-from harness.gate import Policy, feasibility
+from harness.gate import Policy, cell_feasibility, feasibility
 from harness.stats.paired import tango_z
 from harness.stats.recompression import NO_SPREAD, Spread
 
@@ -77,3 +77,33 @@ def test_an_unchanged_unit_of_the_needed_size_passes_with_at_least_the_promised_
     table = np.random.default_rng(0).multinomial(n, [flips / 2, flips / 2, 1 - flips], size=20_000)
     z = tango_z(table[:, 0], table[:, 1], n, policy.cell.m1(n, flips))
     assert (z < -1.959964).mean() >= policy.power - 0.03
+
+
+def test_a_cell_is_warned_of_its_pool_as_the_gate_makes_it(policy: Policy, build: Any) -> None:
+    """Tasks that can show no loss, and guards, are no items of the pool; a limit cuts each task."""
+    tasks = {
+        "facts": build.task("facts", build.right(600, 400)),
+        "guessed": build.task("guessed", build.right(900, 90)),
+        "guard": build.task("guard", build.right(900, 600), pooled=False),
+    }
+    before = build.baseline(build.run(tasks))
+    whole, cut = cell_feasibility(policy, before), cell_feasibility(policy, before, limit=20)
+    assert whole is not None
+    assert cut is not None
+    assert (whole.n_items, cut.n_items, cut.feasible) == (600, 20, False)
+    assert cut.n_needed == feasibility(policy, policy.cell, 20, flip_rate=0.01).n_needed
+    assert cell_feasibility(policy, build.baseline(build.run({"guessed": tasks["guessed"]}))) is None
+
+
+def test_a_policy_that_no_cell_can_meet_at_its_n_names_the_n_that_would_do(policy: Policy, build: Any) -> None:
+    strict = replace(policy, cell=replace(policy.cell, m1_floor=0.006, m1_flips=0.0))
+    before = build.baseline(build.one(600, 400, weights="w1"))
+    found = cell_feasibility(strict, before)
+    assert found is not None
+    assert not found.feasible
+    assert found.n_needed is not None
+    assert feasibility(strict, strict.cell, found.n_needed, flip_rate=0.01).feasible
+    assert (
+        f"600 items can hardly prove a loss below 0.6 pt even if nothing changed; {found.n_needed:,} would do"
+        in found.sentence("c")
+    )
