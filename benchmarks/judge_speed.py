@@ -170,8 +170,8 @@ def make_run(cell: Cell, weights: str, items: dict[str, tuple[Item, ...]], right
 
 
 def make_task(cell: Cell, name: str, items: tuple[Item, ...], right: np.ndarray, weights: str) -> TaskRun:
-    """One task in the order in which this candidate would feed it."""
-    order = sorted(range(len(items)), key=lambda i: digest_text(f"{weights} {items[i].id}"))
+    """One task in the order in which these weights would feed it: of every cell, and of its baseline, another one."""
+    order = sorted(range(len(items)), key=lambda i: digest_text(f"{weights} {cell.id} {items[i].id}"))
     fed, correct = tuple(items[i] for i in order), right[order]
     n = len(fed)
     gold = np.array([item.gold[0] for item in fed], dtype=np.int32)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from harness.core.digest import places_of
 from harness.core.errors import EvidenceError
 from harness.core.records import CellFailure, CellRun, Outcomes, record
 from harness.core.verdicts import POOLED
@@ -150,7 +151,7 @@ def count_flips(stored: Outcomes, other: Outcomes) -> int:
 
 def pair_correct(before: Outcomes, now: Outcomes) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Whether each item that both hold was right before and now, joined by digest, in the order of ``before``."""
-    place = {digest: index for index, digest in enumerate(now.digests)}
+    place = places_of(now.digests)
     shared = [(i, place[digest]) for i, digest in enumerate(before.digests) if digest in place]
     rows = np.array(shared, dtype=np.intp).reshape(-1, 2)
     return before.correct[rows[:, 0]], now.correct[rows[:, 1]]

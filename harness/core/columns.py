@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.core.arrow import lists, names, numbers, numbers_of_lists, strings, whole_numbers
 from harness.core.errors import FileFormatError
 from harness.core.ragged import Ragged
 from harness.core.records import Item, Items, Outcomes
@@ -61,7 +59,7 @@ def write_outcomes(path: Path, outcomes: Outcomes) -> None:
 def read_outcomes(path: Path) -> Outcomes:
     """Outcomes from parquet. Raises FileFormatError (missing, truncated, other columns, duplicated items, NaN)."""
     table = _read_table(path, _OUTCOMES)
-    digests = tuple(map(sys.intern, _strings(table["digest"])))  # every cell and baseline names the same items
+    digests = names(table["digest"])
     if len(set(digests)) != len(digests):
         raise FileFormatError(f"{path} holds an item twice: it was edited or mixed; restore it or make it again.")
     try:
@@ -93,16 +91,28 @@ def write_items(path: Path, items: Items) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedItems:
+    """What is known of the items that several files hold, by digest: cells are asked the same ones.
+
+    ``made`` was read and checked; ``labels`` are the ids and groups; ``wanted`` is made as soon as a file with it is read.
+    """
+
+    made: dict[str, Item] = field(default_factory=dict)
+    labels: dict[str, tuple[str, str]] = field(default_factory=dict)
+    wanted: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
 class StoredItems:
     """The items of a file, made when they are first looked at: judging a run needs none of them.
 
-    ``digests`` are those of the outcomes beside the file; other items, or an edited one, raise FileFormatError. ``made``
-    holds by digest what was read and checked, for all files that share it: cells are asked the same items.
+    ``digests`` are those of the outcomes beside the file; other items, or an edited one, raise FileFormatError. A file is read
+    only for what nobody who shares ``shared`` knows yet.
     """
 
     path: Path
     digests: tuple[str, ...]
-    made: dict[str, Item] = field(default_factory=dict)
+    shared: SharedItems = field(default_factory=SharedItems)
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -113,22 +123,32 @@ class StoredItems:
     def __getitem__(self, index: int, /) -> Item:
         return self.take([range(len(self))[index]])[0]
 
+    def want(self, places: Iterable[int]) -> None:
+        """Say that the items at some places will be looked at: they are made at once, not one by one."""
+        self.shared.wanted.update(self.digests[place] for place in places)
+
     def take(self, places: Sequence[int]) -> list[Item]:
-        """The items at some places, in that order: the file is read at most once."""
-        wanted = [self.digests[place] for place in places]
-        if new := [place for place, digest in zip(places, wanted, strict=True) if digest not in self.made]:
-            items = _rows(self.path, self._read(*_ITEMS.names).take(_whole_numbers(new)))
-            self.made.update(zip((self.digests[place] for place in new), items, strict=True))
-        return [self.made[digest] for digest in wanted]
+        """The items at some places, in that order."""
+        made, asked = self.shared.made, [self.digests[place] for place in places]
+        if any(digest not in made for digest in asked):
+            wanted = self.shared.wanted.union(asked)
+            new = [place for place, digest in enumerate(self.digests) if digest in wanted and digest not in made]
+            items = _rows(self.path, self._read(*_ITEMS.names).take(whole_numbers(new)))
+            made.update(zip((self.digests[place] for place in new), items, strict=True))
+        return [made[digest] for digest in asked]
 
     def labels(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The id and the group of each item: the file is read once, without what the items ask."""
-        table = self._read("digest", "id", "group")
-        return _strings(table["id"]), _strings(table["group"])
+        """The id and the group of each item, without what the items ask."""
+        known = self.shared.labels
+        if any(digest not in known for digest in self.digests):
+            table = self._read("digest", "id", "group")
+            known.update(zip(self.digests, zip(strings(table["id"]), strings(table["group"]), strict=True), strict=True))
+        labels = [known[digest] for digest in self.digests]
+        return tuple([label[0] for label in labels]), tuple([label[1] for label in labels])
 
     def _read(self, *names: str) -> pa.Table:
         table = _read_table(self.path, _ITEMS, names)
-        if _strings(table["digest"]) != self.digests:
+        if strings(table["digest"]) != self.digests:
             raise FileFormatError(f"{self.path} does not hold the items of the outcomes beside it: measure it again.")
         return table
 
@@ -141,46 +161,14 @@ def read_items(path: Path) -> tuple[Item, ...]:
 def _rows(path: Path, table: pa.Table) -> list[Item]:
     """The items in a table's rows, each checked against its digest."""
     try:
-        texts = (_strings(table[name]) for name in ("id", "group", "prompt"))
-        items = list(map(Item, *texts, _lists(table["options"]), _lists(table["gold"])))
+        texts = (strings(table[name]) for name in ("id", "group", "prompt"))
+        items = list(map(Item, *texts, lists(table["options"]), lists(table["gold"])))
     except ValueError as error:
         raise FileFormatError(f"{path}: {error}") from error
-    for item, digest in zip(items, _strings(table["digest"]), strict=True):
+    for item, digest in zip(items, strings(table["digest"]), strict=True):
         if item.digest != digest:
             raise FileFormatError(f"{path} was edited: item {item.id!r} is not the one that was asked; measure it again.")
     return items
-
-
-def _whole_numbers(values: Sequence[int]) -> pa.Array:
-    """An Arrow array that is made without asking whether pandas is installed: ``pa.array`` imports it to find out."""
-    return pa.Int64Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.array(values, dtype=np.int64))])
-
-
-def _strings(column: pa.ChunkedArray) -> tuple[str, ...]:
-    if column.null_count:
-        raise FileFormatError(f"a column of {len(column)} texts has {column.null_count} empty rows: restore the file.")
-    if not len(column):
-        return ()
-    flat = pa.concat_arrays(column.chunks)  # read off its buffers: to_numpy would import pandas, where that is installed
-    _, ends, data = flat.buffers()
-    places = np.frombuffer(ends, np.int32, len(flat) + 1, 4 * flat.offset).tolist()
-    raw = b"" if data is None else data.to_pybytes()
-    try:
-        text = raw.decode("utf-8")
-        if len(text) == len(raw):
-            return tuple([text[start:end] for start, end in pairwise(places)])
-        return tuple([raw[start:end].decode("utf-8") for start, end in pairwise(places)])
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"a column of texts is not UTF-8 ({error}): restore the file.") from error
-
-
-def _lists(column: pa.ChunkedArray) -> list[tuple[Any, ...]]:
-    """A column of lists as tuples."""
-    flat = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
-    values, ends = flat.values.to_numpy(zero_copy_only=False).tolist(), flat.offsets.to_numpy().tolist()
-    if flat.null_count or flat.values.null_count:
-        raise ValueError("a column of lists has empty rows")
-    return [tuple(values[start:end]) for start, end in pairwise(ends)]
 
 
 def _list_column(outcomes: Outcomes) -> pa.Array:
@@ -198,14 +186,10 @@ def _ragged(table: pa.Table) -> Ragged | None:
         return None
     if column.null_count:
         raise ValueError(f"column 'option_logliks_nats' has {column.null_count} empty rows")
-    flat = column.combine_chunks()
-    if isinstance(flat, pa.ChunkedArray):  # no chunk at all
-        return Ragged.of([])
-    offsets = flat.offsets.to_numpy()
-    values = flat.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+    values, ends = numbers_of_lists(column)
     if not np.isfinite(values).all():
         raise ValueError("a score is NaN, infinite or missing")
-    return Ragged(values.astype(np.float64), offsets[1:].astype(np.int64) - int(offsets[0]))
+    return Ragged(values.astype(np.float64), ends.astype(np.int64))
 
 
 def _texts(table: pa.Table) -> tuple[str, ...] | None:
@@ -221,7 +205,7 @@ def _numpy(table: pa.Table, name: str) -> np.ndarray:
     column = table[name]
     if column.null_count:
         raise ValueError(f"column {name!r} has {column.null_count} empty rows")
-    return np.asarray(column.combine_chunks().to_numpy(zero_copy_only=False))
+    return numbers(column)
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

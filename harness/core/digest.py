@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 _CHUNK_BYTES = 1 << 20
+
+_PLACES_KEPT = 32
+"""Sequences of digests whose places are remembered: about as many as a cell has tasks."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -56,3 +60,15 @@ def digest_sequence(digests: Iterable[str]) -> str:
 def digest_named(parts: Mapping[str, str]) -> str:
     """One digest for a mapping of names to digests, whatever its order (the weights of a model, a folder's files)."""
     return digest_sequence(f"{name}\0{parts[name]}" for name in sorted(parts))
+
+
+@lru_cache(maxsize=_PLACES_KEPT)
+def places_of(digests: tuple[str, ...]) -> Mapping[str, int]:
+    """Where each digest stands in a sequence; the last place of one that stands there twice. Not to be written to.
+
+    Remembered, because all cells of a run are joined with records of the same items in the same order.
+
+    >>> places_of(("a", "b"))
+    {'a': 0, 'b': 1}
+    """
+    return {digest: index for index, digest in enumerate(digests)}

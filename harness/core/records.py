@@ -149,6 +149,14 @@ class TaskInfo:
     excluded: dict[str, int]
     limit: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.n_items < 0 or (self.limit is not None and self.limit < 1):
+            raise ValueError(f"task {self.name!r} with {self.n_items} items and limit {self.limit}: there can be no such task")
+        if not (0 <= self.chance <= 1 and 0 <= self.majority <= 1):
+            raise ValueError(
+                f"task {self.name!r}: chance {self.chance} and majority {self.majority} are no shares of its items"
+            )
+
 
 @record
 class ItemOutcome:

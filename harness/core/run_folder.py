@@ -14,10 +14,10 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from harness.core.columns import StoredItems, read_outcomes, write_items, write_outcomes
+from harness.core.columns import SharedItems, StoredItems, read_outcomes, write_items, write_outcomes
 from harness.core.digest import digest_file
 from harness.core.errors import CellIdError, FileFormatError
-from harness.core.records import SCHEMA_VERSION, Cell, CellFailure, CellRecord, CellRun, Item, TaskRun, record
+from harness.core.records import SCHEMA_VERSION, Cell, CellFailure, CellRecord, CellRun, TaskRun, record
 from harness.core.serial import read_json, storage_errors, write_json
 
 RECORDS = "records"
@@ -61,9 +61,9 @@ def write_cell(folder: Path, run: CellRun | CellFailure) -> None:
         return
     for name, task in run.runs.items():
         write_items(home / f"{name}.items.parquet", task.items)
-        write_outcomes(home / f"{name}.outcomes.parquet", task.outcomes)
+        write_outcomes(home / _outcomes_file(name), task.outcomes)
     write_json(home / CELL, run.record)
-    names = [CELL, *(f"{name}.outcomes.parquet" for name in run.runs)]
+    names = [CELL, *(_outcomes_file(name) for name in run.runs)]
     write_json(home / DIGESTS, Digests(SCHEMA_VERSION, {name: digest_file(home / name) for name in names}))
 
 
@@ -75,8 +75,8 @@ def read_run(folder: Path) -> list[CellRun | CellFailure]:
             f"{folder} holds no run (no {RECORDS}/<cell>/ in it): measure a cell first (`pytest suites/` or "
             "`harness measure CELL`)."
         )
-    items: dict[str, Item] = {}
-    return [read_cell(home, items) for home in homes]
+    shared = SharedItems()
+    return [read_cell(home, shared) for home in homes]
 
 
 def _is_ours(home: Path) -> bool:
@@ -86,27 +86,30 @@ def _is_ours(home: Path) -> bool:
     return all(path.suffix in (".parquet", ".part") or path.name in (CELL, FAILURE, DIGESTS) for path in home.iterdir())
 
 
-def read_cell(home: Path, items: dict[str, Item] | None = None) -> CellRun | CellFailure:
-    """One cell's run from its folder. ``items`` has those that were made already, by digest, and gets the others.
+def read_cell(home: Path, shared: SharedItems | None = None) -> CellRun | CellFailure:
+    """One cell's run from its folder. ``shared``: what is known of the items of other cells.
 
     Raises FileFormatError, also where a file is not the one that was written.
     """
-    items = {} if items is None else items
+    shared = SharedItems() if shared is None else shared
     try:
         Cell.parse(home.name)
     except CellIdError as error:
         raise FileFormatError(f"{home} is no cell's record ({error}) Take it out of the run's folder.") from error
     if (home / FAILURE).exists():
         return read_json(home / FAILURE, CellFailure)
-    _check_files(home)
+    sealed = _check_files(home)
     record = read_json(home / CELL, CellRecord)
     if record.cell.id != home.name:
         raise FileFormatError(f"{home} holds the record of cell {record.cell.id}: it was moved or edited; measure it again.")
-    return CellRun(record=record, runs={name: _read_task(home, record, name, items) for name in record.tasks})
+    if sealed != {CELL, *(_outcomes_file(name) for name in record.tasks)}:
+        raise FileFormatError(f"{home / DIGESTS} does not name the files of this record: it was edited; measure it again.")
+    return CellRun(record=record, runs={name: _read_task(home, record, name, shared) for name in record.tasks})
 
 
-def _check_files(home: Path) -> None:
-    """Refuse a record that was cut off, or whose answers were truncated or scored anew since they were measured.
+def _check_files(home: Path) -> set[str]:
+    """The files whose bytes are as they were written. Refuses a record that was cut off, or whose answers were truncated or
+    scored anew since they were measured.
 
     Items need no digest here: they are compared with the outcomes' when they are looked at.
     """
@@ -114,23 +117,29 @@ def _check_files(home: Path) -> None:
         raise FileFormatError(
             f"{home} holds no whole record: writing it was cut off, or an older harness did; measure it again."
         )
-    for name, digest in read_json(home / DIGESTS, Digests).files.items():
+    files = read_json(home / DIGESTS, Digests).files
+    for name, digest in files.items():
         if not (home / name).is_file() or digest_file(home / name) != digest:
             raise FileFormatError(
                 f"{home / name} is not what was measured: it was edited, damaged or removed; measure it again."
             )
+    return set(files)
 
 
-def _read_task(home: Path, record: CellRecord, name: str, made: dict[str, Item]) -> TaskRun:
+def _outcomes_file(task: str) -> str:
+    return f"{task}.outcomes.parquet"
+
+
+def _read_task(home: Path, record: CellRecord, name: str, shared: SharedItems) -> TaskRun:
     try:
-        outcomes = read_outcomes(home / f"{name}.outcomes.parquet")
+        outcomes = read_outcomes(home / _outcomes_file(name))
         items = home / f"{name}.items.parquet"
         if not items.is_file():
             raise FileFormatError(f"{items} can't be read: it is not there; measure the cell again.")
         return TaskRun(
             cell=record.cell.id,
             info=record.tasks[name],
-            items=StoredItems(items, outcomes.digests, made),
+            items=StoredItems(items, outcomes.digests, shared),
             outcomes=outcomes,
             scorer=record.scorers[name],
             origin=record.origins[name],

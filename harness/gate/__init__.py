@@ -4,9 +4,8 @@ Pure: records in, verdicts out; no model, no clock, no files but the policy's ow
 ``undecided`` tells a measuring run which tasks it still has to feed.
 """
 
-from harness.gate.bench import noise_spread
 from harness.gate.dense import Dense
-from harness.gate.feasibility import Feasibility, feasibility
+from harness.gate.feasibility import Feasibility, cell_feasibility, feasibility
 from harness.gate.judge import exit_code, judge, undecided
 from harness.gate.policy import Family, Mode, Policy, read_policy
 from harness.gate.sibling import Sibling, sibling_left_out
@@ -18,10 +17,10 @@ __all__ = [
     "Mode",
     "Policy",
     "Sibling",
+    "cell_feasibility",
     "exit_code",
     "feasibility",
     "judge",
-    "noise_spread",
     "read_policy",
     "sibling_left_out",
     "undecided",

@@ -11,10 +11,12 @@ from jaxtyping import Bool, Int
 
 from harness.baseline import Baseline, identity_differences
 from harness.core.command import propose_command
+from harness.core.digest import places_of
 from harness.core.near_ties import settled
 from harness.core.records import Cell, CellRun, Item, Items, Outcomes, TaskInfo, TaskRun
 from harness.core.verdicts import PairedCounts
 from harness.gate.trail import Trail
+from harness.stats.sequential import round_ends
 
 RELABEL_LOOKUPS = 500
 """New items that are looked at for another right answer; a message needs no more."""
@@ -94,6 +96,12 @@ def compare(run: CellRun, baseline: Baseline, name: str) -> Comparison | Incompa
             f"{found.reason}: nothing was compared; measure with the baseline's, or accept a new one with "
             f"{propose_command(cell, replaces=True)}."
         )
+    n_fed, n_all = len(task.outcomes), task.info.n_items
+    if 0 < n_fed < n_all and n_fed not in round_ends(n_all):
+        return Incomparable(
+            f"{n_fed:,} of {n_all:,} items are no whole number of rounds, and a run stops after rounds only: its records were "
+            "cut off or chosen from; measure the cell again."
+        )
     if task.origin != "baseline":
         return found
     if changed:
@@ -164,16 +172,18 @@ def _join(before: Outcomes, known: TaskInfo, task: TaskRun, whose: str) -> Int[n
         return Incomparable("the run holds no item")
     if before.digests == now.digests and len(set(now.digests)) == len(now):
         return np.arange(len(before))
-    place = {digest: index for index, digest in enumerate(before.digests)}
-    new = [digest for digest in now.digests if digest not in place]
-    missing = set(before.digests).difference(now.digests)
+    place = places_of(before.digests)
+    found = [place.get(digest) for digest in now.digests]
+    places = [index for index in found if index is not None]
+    n_known = len(set(places))
     is_early = len(now) < task.info.n_items and task.info.items_digest == known.items_digest
-    is_part = (task.info.limit is not None or is_early) and not new  # the baseline knows every item of it
-    if new or (missing and not is_part):
-        return Incomparable(_items_sentence(task, len(before), new, missing, whose))
-    if len(place) != len(before) or len(set(now.digests)) != len(now):
+    is_part = (task.info.limit is not None or is_early) and len(places) == len(found)  # the baseline knows every item of it
+    if len(places) < len(found) or (n_known < len(place) and not is_part):
+        new = [digest for digest, index in zip(now.digests, found, strict=True) if index is None]
+        return Incomparable(_items_sentence(task, len(before), new, set(before.digests).difference(now.digests), whose))
+    if len(place) < len(before) or n_known < len(places):
         return Incomparable("the same item stands more than once among the outcomes")
-    return np.fromiter((place[digest] for digest in now.digests), np.intp, len(now))
+    return np.array(places, dtype=np.intp)
 
 
 def _items_sentence(task: TaskRun, n_before: int, new: list[str], missing: set[str], whose: str) -> str:

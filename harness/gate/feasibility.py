@@ -8,33 +8,48 @@ from dataclasses import dataclass
 
 from scipy.special import ndtri
 
+from harness.baseline import Baseline, Informative
+from harness.core.verdicts import POOLED
+from harness.gate.bench import noise_spread
 from harness.gate.policy import Margins, Policy
 from harness.stats.paired import tango_variance
 from harness.stats.recompression import NO_SPREAD, Spread, combined_quantile
 
-_LARGEST_N = 100_000_000
+_LARGEST_N = 10**12
+"""Items that nobody will ever measure."""
+
+_STEP = 1.05
+"""How finely numbers of items are tried while m1 still shrinks with them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Feasibility:
     """Whether ``n_items`` can prove that less than ``m1`` is lost where nothing is, with the policy's power.
 
-    ``n_needed``: the smallest number of items that can; None when none can (too wide a spread of re-compressions).
+    ``n_needed``: the fewest items, ``n_items`` or more, that can prove it of their own m1; None when none can.
+    ``spreads``: whether re-compressing alone moves the loss, which no number of items helps against.
     """
 
     feasible: bool
     n_items: int
     m1: float
     n_needed: int | None
+    spreads: bool
 
     def sentence(self, name: str) -> str:
         """The warning for a unit that is too small; for one that is not, that it is not."""
         margin = f"a loss below {100 * self.m1:.3g} pt"
         if self.feasible:
             return f"{name}: {self.n_items:,} items are enough to prove {margin}."
-        if self.n_needed is None:
-            return f"{name}: {margin} can hardly be proven by any number of items, so much do re-compressions spread."
-        return f"{name}: {self.n_items:,} items can hardly prove {margin} even if nothing changed; {self.n_needed:,} would do."
+        if self.n_needed is not None:
+            what = f"{self.n_items:,} items can hardly prove {margin} even if nothing changed"
+            return f"{name}: {what}; {self.n_needed:,} would do."
+        if self.spreads:
+            what = "so much do re-compressions spread: use a reproducible method, or raise m1_floor in the policy"
+            return f"{name}: {margin} can hardly be proven by {self.n_items:,} items or any larger number, {what}."
+        return (
+            f"{name}: {margin} can't be proven by any number of items that anyone would measure: raise m1_floor in the policy."
+        )
 
 
 def feasibility(
@@ -53,18 +68,44 @@ def feasibility(
         variance = float(tango_variance(flips, flips, n, m1)) / n
         return combined_quantile(variance, spread, level) + z_power * math.sqrt(variance + spread.sigma**2) <= m1
 
-    m1 = margins.m1(n_items, flip_rate) * (1 - chance)
-    return Feasibility(passes(n_items), n_items, m1, _smallest(passes))
+    def has_least_m1(n: int) -> bool:
+        return margins.m1(n, flip_rate) <= margins.m1_floor
+
+    m1, n_needed = margins.m1(n_items, flip_rate) * (1 - chance), _fewest(n_items, passes, has_least_m1)
+    return Feasibility(n_needed == n_items, n_items, m1, n_needed, spread != NO_SPREAD)
 
 
-def _smallest(passes: Callable[[int], bool]) -> int | None:
-    """The smallest n that passes, where all larger ones do too."""
-    high = 1
+def cell_feasibility(policy: Policy, baseline: Baseline, limit: int | None = None) -> Feasibility | None:
+    """Whether an unchanged cell would pass against its baseline, from what is known of that before anything is measured.
+
+    Of the pool as the gate makes it: tasks that can show a loss, each capped, or cut to ``limit``; None without a pool.
+    """
+    known, informative = baseline.record, Informative(policy.informative_margin, policy.interval_level)
+    pooled = [task for task in known.tasks.values() if task.info.pooled]
+    members = [task.info for task in pooled if informative.holds(task)]
+    sizes = [min(info.n_items, policy.pool_cap_items, limit or info.n_items) for info in members]
+    if not members:
+        return None
+    moves, noise = known.compression.stability == "re-compressed", known.noise
+    rates = [noise.flip_rate[i.name] if noise else policy.flip_rates.of(i.score_class, moves) for i in members]
+    rate = sum(size * rate for size, rate in zip(sizes, rates, strict=True)) / sum(sizes)
+    if noise is not None and len(members) == len(pooled):
+        rate = noise.flip_rate[POOLED]
+    spread = noise_spread(noise.runs, {info.name: info.n_items for info in members}) if moves and noise else NO_SPREAD
+    return feasibility(policy, policy.cell, sum(sizes), flip_rate=rate, spread=spread)
+
+
+def _fewest(n_items: int, passes: Callable[[int], bool], has_least_m1: Callable[[int], bool]) -> int | None:
+    """The fewest items, ``n_items`` or more, that pass.
+
+    More items do not always help: m1 shrinks with them, and a spread of re-compressions does not. So there may be a window of
+    numbers that pass, with none above it; one narrower than a step is not found. With m1 at its floor, more items only help.
+    """
+    low = high = n_items
     while not passes(high):
-        high *= 2
+        low, high = high, 2 * high if has_least_m1(high) else max(high + 1, int(_STEP * high))
         if high > _LARGEST_N:
             return None
-    low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if passes(middle) else (middle, high)

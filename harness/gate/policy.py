@@ -23,6 +23,10 @@ Mode = Literal["commit", "release"]
 """What is being gated: a commit (INCONCLUSIVE warns) or a release (it fails)."""
 
 
+LEAST_SHARE = 1e-9
+"""How near to 0 and to 1 a level may come: nearer, its normal quantile is rounding error, and a margin of it no number."""
+
+
 @record
 class Margins:
     """How much a cell or a task may lose: m1 = max(m1_floor, m1_flips sqrt(f_ref/N), m1_items/N), at most m1_cap."""
@@ -159,10 +163,11 @@ def policy_problems(policy: Policy) -> Iterator[tuple[str, str]]:
         "flip_rates.re_compressed": policy.flip_rates.re_compressed,
     }
     for key, value in shares.items():
-        if not 0 < value < 1:
-            yield key, f"expected a number between 0 and 1 (both excluded), got {value}."
-    if not 0 <= policy.informative_margin < 1:
-        yield "informative_margin", f"expected a fraction of at least 0 and below 1, got {policy.informative_margin}."
+        if not LEAST_SHARE <= value <= 1 - LEAST_SHARE:
+            yield key, f"expected a number between 0 and 1 (both excluded, by {LEAST_SHARE:g} at least), got {value}."
+    if not 0 <= policy.informative_margin <= 0.5:
+        why = "with more, hardly any task could show a loss, and nothing would ever be red"
+        yield "informative_margin", f"expected a fraction from 0 to 0.5, got {policy.informative_margin}: {why}."
     if policy.pass_level * (1 - policy.early.pass_share) >= 0.5:
         yield (
             "pass_level",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.baseline import Baseline
+from harness.core.digest import places_of
 from harness.core.records import Cell, CellFailure, CellRun
 from harness.core.verdicts import RECOVERED, Status, Verdict
 from harness.gate.bench import Noise
@@ -92,7 +93,7 @@ def _join_task(cell: Cell, recovered: Comparison, run: CellRun, baseline: Baseli
     compressed = compare(run, baseline, name)
     if isinstance(compressed, Incomparable):
         return Incomparable(f"{name} of {cell.id}: {compressed.reason}")
-    place = {digest: index for index, digest in enumerate(compressed.digests)}
+    place = places_of(compressed.digests)
     missing = sum(digest not in place for digest in recovered.digests)
     if missing:
         return Incomparable(

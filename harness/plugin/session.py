@@ -15,11 +15,10 @@ from harness.execution.matrix import CellPlan, Matrix
 from harness.execution.progress import LogToProgress, Progress
 from harness.execution.propose import propose
 from harness.execution.store import Store
-from harness.gate import Dense, Policy, Sibling, feasibility, judge, noise_spread, undecided
+from harness.gate import Dense, Policy, Sibling, cell_feasibility, judge, undecided
 from harness.plugin.cases import CaseId
 from harness.plugin.settings import Settings
 from harness.review import family_of, policy_of, sibling_of, why_no_recovery
-from harness.stats.recompression import NO_SPREAD
 
 _WHOLE = {POOLED: "pool", RECOVERED: "recovery"}
 
@@ -187,13 +186,6 @@ class GateSession:
 
     def _warn_if_hopeless(self, policy: Policy, baseline: Baseline) -> None:
         """Say before measuring that a cell is too small to prove what its policy asks."""
-        pooled = [task.info for task in baseline.record.tasks.values() if task.info.pooled]
-        n_items = sum(min(self.settings.limit or info.n_items, info.n_items, policy.pool_cap_items) for info in pooled)
-        if not n_items:
-            return
-        moves, noise = baseline.record.compression.stability == "re-compressed", baseline.record.noise
-        rate = noise.flip_rate[POOLED] if noise else max(policy.flip_rates.of(info.score_class, moves) for info in pooled)
-        spread = noise_spread(noise.runs, {info.name: info.n_items for info in pooled}) if moves and noise else NO_SPREAD
-        found = feasibility(policy, policy.cell, n_items, flip_rate=rate, spread=spread)
-        if not found.feasible:
+        found = cell_feasibility(policy, baseline, self.settings.limit)
+        if found is not None and not found.feasible:
             self.progress.say(found.sentence(baseline.record.cell.id))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, cast
 
 _DEPTH = 7
 """Levels that are broken into lines; what lies deeper, such as one flip, stands on one line."""
@@ -14,7 +16,12 @@ _DEPTH = 7
 
 def _fields(view: Any) -> dict[str, Any]:
     """A view's fields by name, one level deep."""
-    return {field.name: getattr(view, field.name) for field in fields(view)}
+    return {name: getattr(view, name) for name in _names(cast(Hashable, type(view)))}
+
+
+@lru_cache(maxsize=256)
+def _names(kind: Hashable) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(cast(type, kind)))
 
 
 encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, default=_fields).encode
@@ -22,6 +29,14 @@ encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, d
 
 quote: Callable[[str], str] = encode_basestring
 """What ``encode`` makes of a text."""
+
+
+def _short(value: Any) -> str | None:
+    """What ``encode`` makes of a number or of nothing, without setting up an encoder for it; None for all else."""
+    kind = type(value)
+    if kind is int or (kind is float and math.isfinite(value)):
+        return repr(value)
+    return "null" if value is None else "true" if value is True else "false" if value is False else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,9 @@ def write_json(value: Any, write: Callable[[str], object], depth: int = 0) -> No
     """Write a value as JSON text, piece by piece."""
     if isinstance(value, str):
         write(quote(value))
+        return
+    if (short := _short(value)) is not None:
+        write(short)
         return
     if is_dataclass(value) and not isinstance(value, Rows):
         value = _fields(value)

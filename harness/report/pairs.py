@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.baseline import identity_differences
 from harness.core.columns import StoredItems
+from harness.core.digest import places_of
 from harness.core.near_ties import settled
 from harness.core.records import CellRecord, CellRun, Item, Items, Outcomes, TaskRun
 from harness.core.verdicts import PairedCounts
@@ -165,12 +166,17 @@ def compared(bundle: RunBundle) -> Mapping[tuple[str, str], Compared]:
 
     Kept for the bundle at hand, which never changes: all parts of its report start from it.
     """
-    return {
+    found = {
         (entry.record.cell.id, name): _compare(entry.record, run, bundle)
         for entry in bundle.cells
         if isinstance(entry, CellRun)
         for name, run in entry.runs.items()
     }
+    for one in found.values():
+        for flipped in one.flips:
+            if isinstance(one.run.items, StoredItems):
+                one.run.items.want(flipped.here.tolist())
+    return found
 
 
 def compared_flips(bundle: RunBundle) -> tuple[Flips, ...]:
@@ -209,7 +215,7 @@ def pair(run: TaskRun, reference: Reference | None) -> Pair | None:
     is_part = run.info.limit is not None or len(run.outcomes) < run.info.n_items
     if len(outcomes) != len(run.outcomes) and not is_part:
         return None
-    place = {digest: i for i, digest in enumerate(outcomes.digests)}
+    place = places_of(outcomes.digests)
     places = [place.get(digest) for digest in run.outcomes.digests]
     return None if None in places else Pair(run, outcomes, np.array(places, dtype=np.intp))
 

@@ -15,9 +15,9 @@ from harness.core.records import CellFailure, CellRun, Item, Outcomes
 from harness.core.serial import as_mapping
 from harness.report.bundle import Reference, RunBundle, cell_of
 from harness.report.dense import accuracy_of, compared_dense
-from harness.report.lines import Rows, encode, quote
+from harness.report.lines import Rows, quote
 from harness.report.listing import comparisons, listed, shares
-from harness.report.pairs import Answer, Flip, Flips, compared
+from harness.report.pairs import Flip, Flips, compared
 from harness.report.scores import pick_options
 from harness.report.status import cell_status, overall_status
 
@@ -106,7 +106,7 @@ def _columns(found: Flips, scored: np.ndarray) -> dict[str, Iterable[str]]:
     """Flips as columns of JSON text; ``scored`` says which of them have their options."""
     items, now, was = found.items(), found.run.outcomes, found.pair.reference
     here, there = found.here, found.there
-    options = (encode(_options(flip)) for flip in found.only(scored))
+    options = map(_options, found.only(scored))
     return {
         "item": (quote(item.id) for item in items),
         "digest": (quote(now.digests[i]) for i in here.tolist()),
@@ -141,19 +141,18 @@ def _texts(outcomes: Outcomes, places: np.ndarray) -> Iterable[str]:
     return repeat("null", len(places)) if texts is None else (quote(texts[i]) for i in places.tolist())
 
 
-def _options(flip: Flip) -> list[dict[str, Any]]:
+def _options(flip: Flip) -> str:
+    """The options of a flip as JSON text."""
     n_options = len(flip.item.options)
-    return [
-        {
-            "text": flip.item.options[i],
-            "reference_nats": _score(flip.reference, i),
-            "candidate_nats": _score(flip.candidate, i),
-        }
-        for i in (range(n_options) if n_options <= MOST_OPTIONS else sorted(pick_options(flip, MOST_OPTIONS)))
-    ]
+    listed = range(n_options) if n_options <= MOST_OPTIONS else sorted(pick_options(flip, MOST_OPTIONS))
+    before, now, texts = flip.reference.logliks_nats, flip.candidate.logliks_nats, flip.item.options
+    rows = (
+        f'{{"candidate_nats": {_score(now, i)}, "reference_nats": {_score(before, i)}, "text": {quote(texts[i])}}}'
+        for i in listed
+    )
+    return f"[{', '.join(rows)}]"
 
 
-def _score(answer: Answer, i: int) -> float | None:
-    """An option's score; None where it was not kept, or is no number that JSON can hold."""
-    score = None if answer.logliks_nats is None else answer.logliks_nats[i]
-    return score if score is not None and math.isfinite(score) else None
+def _score(scores: tuple[float, ...] | None, i: int) -> str:
+    """An option's score; null where it was not kept, or is no number that JSON can hold."""
+    return repr(scores[i]) if scores is not None and math.isfinite(scores[i]) else "null"

@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined  # noqa: TID251 -- this is the one place
@@ -35,7 +36,7 @@ def render_index(index: IndexView) -> bytes:
     return b"".join(_render("index.html", (), index=index))
 
 
-_PIECES = 512
+_PIECES = 4096
 """Pieces of a page that are encoded at once: most are a few characters long."""
 
 
@@ -50,11 +51,10 @@ def _render(template: str, packages: Iterable[str], **views: Any) -> Iterator[by
         keep_trailing_newline=True,
     )
     style, script = _own(_STYLES), _own(_SCRIPTS)
-    pieces = environment.get_template(template).stream(
+    pieces = environment.get_template(template).generate(
         **views, style=style, script=script, style_hash=_hash(style), script_hash=_hash(script)
     )
-    pieces.enable_buffering(_PIECES)
-    return (piece.encode("utf-8") for piece in pieces)
+    return (text.encode("utf-8") for text in iter(lambda: "".join(islice(pieces, _PIECES)), ""))
 
 
 def _own(names: Iterable[str]) -> Markup:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.core.columns import StoredItems, read_items, read_outcomes, write_items, write_outcomes
+from harness.core.columns import SharedItems, StoredItems, read_items, read_outcomes, write_items, write_outcomes
 from harness.core.errors import ConfigError, FileFormatError, StorageError
 from harness.core.records import Cell, Item, Outcomes, record
 from harness.core.serial import from_json, read_json, read_toml, to_json, toml_line, write_atomic, write_json
@@ -206,29 +206,43 @@ def test_a_cell_can_be_read_back_but_not_with_path_characters() -> None:
 ITEMS = tuple(Item(f"x/{i}", f"group {i % 2}", f"Which is {i}? [Y]", ("this", f"that {i}"), (i % 2,)) for i in range(4))
 
 
-def _stored(path: Path, items: tuple[Item, ...], made: dict[str, Item]) -> StoredItems:
+def _stored(path: Path, items: tuple[Item, ...], shared: SharedItems) -> StoredItems:
     write_items(path, items)
-    return StoredItems(path, tuple(item.digest for item in items), made)
+    return StoredItems(path, tuple(item.digest for item in items), shared)
 
 
 def test_stored_items_are_made_in_the_order_asked_for(tmp_path: Path) -> None:
-    stored = _stored(tmp_path / "i.parquet", ITEMS, {})
+    stored = _stored(tmp_path / "i.parquet", ITEMS, SharedItems())
     assert stored.take([2, 0, 2]) == [ITEMS[2], ITEMS[0], ITEMS[2]]
     assert (stored[-1], tuple(stored)) == (ITEMS[-1], ITEMS)
     assert stored.labels() == (("x/0", "x/1", "x/2", "x/3"), ("group 0", "group 1", "group 0", "group 1"))
 
 
 def test_items_that_several_files_hold_are_made_once(tmp_path: Path) -> None:
-    made: dict[str, Item] = {}
-    one = _stored(tmp_path / "one.parquet", ITEMS, made)
-    other = _stored(tmp_path / "other.parquet", ITEMS[::-1], made)
+    shared = SharedItems()
+    one = _stored(tmp_path / "one.parquet", ITEMS, shared)
+    other = _stored(tmp_path / "other.parquet", ITEMS[::-1], shared)
     assert one[0] is other[3]
-    assert made.keys() == {ITEMS[0].digest}, "the others were not looked at"
+    assert shared.made.keys() == {ITEMS[0].digest}, "the others were not looked at"
+
+
+def test_a_file_is_read_once_for_all_that_will_be_looked_at_and_never_for_what_another_told(tmp_path: Path) -> None:
+    shared = SharedItems()
+    one = _stored(tmp_path / "one.parquet", ITEMS, shared)
+    other = _stored(tmp_path / "other.parquet", ITEMS[::-1], shared)
+    one.want([1])
+    other.want([0])
+    assert one[0] == ITEMS[0]
+    assert shared.made.keys() == {ITEMS[i].digest for i in (0, 1, 3)}, "the third is wanted by nobody"
+    assert one.labels()[0] == ("x/0", "x/1", "x/2", "x/3")
+    (tmp_path / "other.parquet").unlink()
+    assert other.take([0, 2, 3]) == [ITEMS[3], ITEMS[1], ITEMS[0]]
+    assert other.labels() == (("x/3", "x/2", "x/1", "x/0"), ("group 1", "group 0", "group 1", "group 0"))
 
 
 def test_an_edited_item_is_refused_when_it_is_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "i.parquet"
-    stored = _stored(path, ITEMS, {})
+    stored = _stored(path, ITEMS, SharedItems())
     table = pq.read_table(path)
     prompts = pa.array(["Which is 0? [Y]", "Which is it? [Y]", *table["prompt"].to_pylist()[2:]])
     pq.write_table(table.set_column(table.schema.get_field_index("prompt"), "prompt", prompts), path)
@@ -242,7 +256,7 @@ def test_an_edited_item_is_refused_when_it_is_looked_at(tmp_path: Path) -> None:
 
 def test_an_item_without_options_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "i.parquet"
-    stored = _stored(path, ITEMS, {})
+    stored = _stored(path, ITEMS, SharedItems())
     table = pq.read_table(path)
     options = pa.array([None, *table["options"].to_pylist()[1:]], table["options"].type)
     pq.write_table(table.set_column(table.schema.get_field_index("options"), "options", options), path)

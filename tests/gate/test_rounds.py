@@ -119,6 +119,16 @@ def test_a_run_that_stopped_too_soon_is_invalid_and_no_pass(build: Any, make: An
     assert all("run the cell again" in v.reason for v in verdict.all)
 
 
+def test_a_run_that_ends_within_a_round_was_cut_off_or_chosen_from(
+    build: Any, make: Any, baseline: Baseline, policy: Policy
+) -> None:
+    """However good the items that are left: a run stops after rounds alone, and only then may it be decided early."""
+    run = build.cut(make((0, 0), (0, 0)), round_ends(N)[11] + 1)
+    verdict = judged(run, baseline, policy)
+    assert {v.status for v in verdict.all} == {Status.INVALID}
+    assert all("no whole number of rounds" in v.reason for v in verdict.tasks)
+
+
 def test_a_recompressed_cell_has_no_early_verdict(make: Any, build: Any, policy: Policy) -> None:
     noise = build.noise((0.6, 0.6001, 0.6002), tasks=TASKS)
     before = build.baseline(make((0, 0), (0, 0), weights="w1", stability="re-compressed"), noise)

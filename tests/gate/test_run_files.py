@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from harness.core.digest import digest_file
 from harness.core.errors import FileFormatError
 from harness.core.run_folder import read_run, write_cell
 
@@ -58,6 +60,36 @@ def test_an_edited_record_is_refused(home: Path) -> None:
     record = home / "cell.json"
     record.write_text(record.read_text().replace('"n_items": 500', '"n_items": 400'))
     with pytest.raises(FileFormatError, match=r"cell\.json is not what was measured"):
+        read_run(home.parents[1])
+
+
+@pytest.mark.parametrize("named", [(), ("cell.json",), ("cell.json", "facts.outcomes.parquet", "../../x")])
+def test_digests_that_leave_a_file_out_or_name_another_are_refused(home: Path, named: tuple[str, ...]) -> None:
+    outside = home.parents[1] / "x"
+    outside.write_bytes(b"")
+    files = {name: digest_file(home / name) for name in named}
+    (home / "digests.json").write_text(json.dumps({"schema_version": 1, "files": files}))
+    with pytest.raises(FileFormatError, match=r"digests\.json does not name the files of this record.*measure it again"):
+        read_run(home.parents[1])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ('"n_items": 500', '"n_items": -3', "-3 items"),
+        ('"limit": null', '"limit": -5', "limit -5"),
+        ('"chance": ', '"chance": 9', "no shares of its items"),
+    ],
+)
+def test_a_task_that_can_not_be_is_refused_although_its_digests_were_made_again(
+    home: Path, old: str, new: str, word: str
+) -> None:
+    record = home / "cell.json"
+    assert old in record.read_text()
+    record.write_text(record.read_text().replace(old, new))
+    files = {name: digest_file(home / name) for name in ("cell.json", "facts.outcomes.parquet")}
+    (home / "digests.json").write_text(json.dumps({"schema_version": 1, "files": files}))
+    with pytest.raises(FileFormatError, match=word):
         read_run(home.parents[1])
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import special, stats
 
 from harness.stats.clusters import cluster_interval, cluster_t, p_loss_above_clustered, p_loss_below_clustered
@@ -32,6 +34,25 @@ def test_the_t_is_that_of_gee_with_its_small_sample_factor() -> None:
     assert float(cluster_t(lost, gained, SIZES, 0.0)) == pytest.approx(
         fit.params[0] / fit.bse[0] * np.sqrt((c - 1) / c), rel=1e-6
     )
+
+
+COUNTS = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 60)), min_size=2, max_size=14)
+
+
+@given(COUNTS, st.floats(0.001, 0.2))
+def test_p_values_are_probabilities_that_neither_the_order_of_clusters_nor_the_names_of_the_sides_change(
+    counts: list[tuple[int, int, int]], margin: float
+) -> None:
+    lost, gained = (np.array([one[i] for one in counts]) for i in (0, 1))
+    sizes = lost + gained + np.array([one[2] for one in counts])
+    order = np.random.default_rng(len(counts)).permutation(len(counts))
+    for p_value in (p_loss_above_clustered, p_loss_below_clustered):
+        p = float(p_value(lost, gained, sizes, margin))
+        assert 0 <= p <= 1
+        assert float(p_value(lost[order], gained[order], sizes[order], margin)) == pytest.approx(p, abs=1e-12)
+    assert float(cluster_t(gained, lost, sizes, -margin)) == pytest.approx(-float(cluster_t(lost, gained, sizes, margin)))
+    made = cluster_interval(lost, gained, sizes, 0.95)
+    assert -1 <= made.low <= made.value <= made.high <= 1
 
 
 def test_equal_clusters_give_students_t_of_their_losses() -> None:
