@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 
 from harness.core.answer_block import BlockAbout, Circumstances
 from harness.core.records import Outcomes
-from harness.execution.answers import Answers, Group
+from harness.execution.answers import Answers, Ask, Group
 from harness.execution.feed import fed_order
 from harness.knowledge.facts import Facts, FactsBlank
 from harness.models import MODELS
@@ -61,10 +61,12 @@ def row(name: str, rounds: Sequence[Sequence[Group]], folder: Path, outcomes: Ca
     """Measure one scope."""
     first, first_s = _timed(lambda: Answers.load(folder))
     for groups in rounds:
-        first_s += _timed(lambda g=groups: first.answer(g, lambda: _stand_in, ABOUT))[1]
+        first_s += _timed(lambda g=groups: first.answer(g, lambda: Ask(_stand_in), ABOUT))[1]
     files = list(folder.iterdir())
     again, read_s = _timed(lambda: Answers.load(folder))
-    found, answer_s = _timed(lambda: [part for groups in rounds for part in again.answer(groups, lambda: _stand_in, ABOUT)[0]])
+    found, answer_s = _timed(
+        lambda: [part for groups in rounds for part in again.answer(groups, lambda: Ask(_stand_in), ABOUT)[0]]
+    )
     _, outcomes_s = _timed(lambda: outcomes(found))
     size_mb = sum(path.stat().st_size for path in files) / 1e6
     n = sum(len(group) for groups in rounds for group in groups)

@@ -29,11 +29,17 @@ log = logging.getLogger(__name__)
 Group = Sequence[Request | Prompt]
 """What one item asks."""
 
-Ask = Callable[[Sequence[Group]], Sequence[Sequence[Answer]]]
-"""From the requests of some items to the answers."""
-
 Place = tuple[int, int]
 """Where an answer lies: its block, and its row there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A model made ready: ``answer`` goes from the requests of some items to the answers, ``path`` says by which way the model
+    is fed ("packed", "plain", …; empty where its family has but one)."""
+
+    answer: Callable[[Sequence[Group]], Sequence[Sequence[Answer]]]
+    path: str = ""
 
 
 @dataclass(slots=True)
@@ -78,8 +84,10 @@ class Answers:
         if missing:
             ask = make_ask()  # may load the model, which is no part of the answers' time
             started_s = time.perf_counter()
-            answers = ask([list(group.values()) for group in missing])
-            circumstances = replace(about.circumstances, wall_s=time.perf_counter() - started_s)
+            answers = ask.answer([list(group.values()) for group in missing])
+            wall_s, engine = time.perf_counter() - started_s, about.circumstances.engine
+            fed = {**engine, "path": ask.path} if ask.path else engine
+            circumstances = replace(about.circumstances, wall_s=wall_s, engine=fed)
             made = [answer for group in answers for answer in group]
             block = _block(replace(about, circumstances=circumstances), [key for group in missing for key in group], made)
             data = to_bytes(block)

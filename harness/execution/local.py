@@ -246,7 +246,8 @@ class _Measurement:
             variant = self.options.variant
             settings = {} if variant is None or variant.batch_tokens is None else {"batch_tokens": variant.batch_tokens}
             made = (GENERATORS if generates else SCORERS).load(family)(model, progress=self._tell, **settings)
-            self._asks[generates] = cast(Ask, cast(Generator, made).generate if generates else cast(Scorer, made).score)
+            answer = cast(Generator, made).generate if generates else cast(Scorer, made).score
+            self._asks[generates] = Ask(cast(Any, answer), cast(str, getattr(made, "path", "")))
         return self._asks[generates]
 
     def _tell(self, n_done: int, _: int) -> None:

@@ -17,7 +17,7 @@ from harness.core.errors import ScoreError, StorageError
 from harness.core.records import CellRun
 from harness.execution import answers as answers_module
 from harness.execution import candidate
-from harness.execution.answers import Answers, request_key
+from harness.execution.answers import Answers, Ask, request_key
 from harness.execution.local import MeasureOptions, measure_cell
 from harness.execution.matrix import Matrix, read_matrix
 from harness.execution.progress import Progress
@@ -209,7 +209,7 @@ def test_a_scorer_that_loses_an_answer_stores_nothing(tmp_path: Path) -> None:
     about = answers_module.BlockAbout("s", "c", "x", answers_module.Circumstances("", "", {}, 0.0))
     for lost in ([[]], [[Score(float("nan"), True, 1)]], [[Score(-1.0, True, 1), Generated("a", 1)]]):
         with pytest.raises(ScoreError):
-            Answers(tmp_path).answer([[PLAIN]], lambda lost=lost: lambda groups: lost, about)
+            Answers(tmp_path).answer([[PLAIN]], lambda lost=lost: Ask(lambda groups: lost), about)
     assert not list(tmp_path.iterdir())
 
 
@@ -217,7 +217,7 @@ def test_generated_texts_come_back_as_they_were(tmp_path: Path) -> None:
     scope = tmp_path / "s"
     about = answers_module.BlockAbout("s", "c", "x", answers_module.Circumstances("", "", {}, 0.0))
     asked, made = Prompt("q", (".",), 4), Generated("é\0 text", 3)
-    Answers(scope).answer([[asked]], lambda: lambda groups: [[made]], about)
+    Answers(scope).answer([[asked]], lambda: Ask(lambda groups: [[made]]), about)
     found, _, n_asked = Answers.load(scope).answer([[asked]], lambda: pytest.fail("asked again"), about)
     assert (found, n_asked) == ([[made]], 0)
 
@@ -283,3 +283,10 @@ def test_the_store_tells_what_each_block_is(matrix: Matrix, tmp_path: Path) -> N
     about = Answers.load(scope).blocks[0].about
     assert (about.scope, about.cell, about.scorer) == (scope.name, CELL, "loglikelihood/1")
     json.dumps(about.circumstances.engine)
+
+
+def test_the_record_tells_by_which_path_the_model_was_fed(matrix: Matrix, tmp_path: Path) -> None:
+    first = measure(matrix, tmp_path / "store")
+    assert first.record.provenance.engine["path"] == "packed"
+    again = measure(matrix, tmp_path / "store")  # from the store: what its answers were made by
+    assert again.record.provenance.engine == first.record.provenance.engine

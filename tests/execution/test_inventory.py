@@ -15,6 +15,7 @@ from harness.cli import main
 from harness.core.answer_block import BlockAbout, Circumstances
 from harness.core.digest import digest_file, digest_sequence, digest_text
 from harness.core.records import CompressionRecord, Item, ItemOutcome, Outcomes, TaskInfo
+from harness.execution.answers import Ask
 from harness.execution.inventory import entries
 from harness.execution.store import Store, StoredResult, WeightsManifest
 from harness.scoring import Request, Score
@@ -41,7 +42,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     files = {"weights.safetensors": digest_file(folder / "weights.safetensors")}
     made.put_weights(WEIGHTS, WeightsManifest(1, "digest", COST, files))
     about = BlockAbout(SCOPE, "llama_none_none", "s/1", THEN)
-    made.answers(SCOPE).answer([(REQUEST,)], lambda: lambda groups: [[Score(-1.5, True, 1)]], about)
+    made.answers(SCOPE).answer([(REQUEST,)], lambda: Ask(lambda groups: [[Score(-1.5, True, 1)]]), about)
     return made
 
 

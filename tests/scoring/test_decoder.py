@@ -153,6 +153,19 @@ def test_a_sliding_window_is_kept_within_and_beyond_it(architecture: str, tiny_m
     assert abs(scorer.score(beyond)[0][0].loglik_nats - blind.score(beyond)[0][0].loglik_nats) > 0.1
 
 
+@pytest.mark.parametrize(("architecture", "changes"), [("falcon", {"alibi": True}), ("bloom", {})])
+def test_attention_that_fades_with_distance_is_scored_plainly_and_right(
+    architecture: str, changes: dict[str, Any], tiny_model: MakeModel
+) -> None:
+    """ALiBi counts how far back a token stands in the row, which is not how far back it stands in the text of a tree."""
+    model = tiny_model(architecture, **changes)
+    scorer = DecoderScorer(model)
+    assert scorer.path == "plain"
+    long = "The capital of France is Paris, and the people there speak French."
+    groups = [*FEW_SHOT, [Request("", long), Request(long, " Yes"), Request(long, " No")]]
+    assert_equals_loop(model, groups, scorer.score(groups), nats=1e-4)
+
+
 def test_a_cap_over_the_logits_is_applied_on_the_tree_path(tiny_model: MakeModel) -> None:
     model = tiny_model("gemma2", final_logit_softcapping=0.5)
     groups = [[Request("", "abc"), Request("", "abd")]]
