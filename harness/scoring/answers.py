@@ -35,6 +35,15 @@ def check_readings(groups: Sequence[Sequence[Request]], known: Collection[str], 
             )
 
 
+def refuse_soft_roots(model: LoadedModel, what: str) -> None:
+    """Raise ConfigError where something would leave out what a recovery lets stand before every input."""
+    if model.soft_roots is not None:
+        raise ConfigError(
+            f"{what} can't be done behind a soft prompt for a model of family {model.family!r}: expected a model without one; "
+            "take another recovery or another task."
+        )
+
+
 def check_looks_left(model: LoadedModel, logits_of: Callable[[Tensor], Tensor], window: int) -> None:
     """Raise ModelError when what a model says of a token changes with the tokens behind it: it would see each answer before it
     is asked for one. ``logits_of`` feeds ids [rows, width] from left to right and gives [rows, width, vocabulary].

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
 from harness.scoring import Progress, Reading, Request, Score
-from harness.scoring.answers import AGREE_NATS, GroupsDone, check_readings, read_places, sum_up
+from harness.scoring.answers import AGREE_NATS, GroupsDone, check_readings, read_places, refuse_soft_roots, sum_up
 from harness.scoring.encode import window_tokens
 from harness.scoring.gap import Sentence, read_sentences
 from harness.scoring.memory import Halving
@@ -46,6 +46,7 @@ class EncoderScorer:
     def __init__(self, model: LoadedModel, *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None) -> None:
         if batch_tokens < 1:
             raise ConfigError(f"batch_tokens is {batch_tokens}: expected at least 1.")
+        refuse_soft_roots(model, "scoring")
         self._model = model
         self._batch_tokens = batch_tokens
         self._window = _window(model)

@@ -21,7 +21,7 @@ from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
 from harness.models.quiet import quiet_transformers
 from harness.scoring import Generated, Progress, Prompt
-from harness.scoring.answers import PartsDone
+from harness.scoring.answers import PartsDone, refuse_soft_roots
 from harness.scoring.encode import window_tokens
 from harness.scoring.memory import Halving
 from harness.scoring.plan import plan_batches
@@ -44,6 +44,7 @@ class GreedyGenerator:
     def __init__(self, model: LoadedModel, *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None) -> None:
         if batch_tokens < 1:
             raise ConfigError(f"batch_tokens is {batch_tokens}: expected at least 1.")
+        refuse_soft_roots(model, "generating text")
         self._model = model
         self._is_encoder_decoder = bool(model.module.config.is_encoder_decoder)  # type: ignore[union-attr]
         self._window = window_tokens(model.module.config, model.tokenizer)

@@ -1,20 +1,25 @@
 """The reference path: each request fed by itself, padded on the right, through the model's own forward pass.
 
-Slow and free of assumptions about the architecture: causal models never look right, so padding can't change a score.
+Slow and free of assumptions about the architecture: causal models never look right, so padding can't change a score. A soft
+root of embeddings is fed again before every row; keys and values of its own stand before it as a cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from harness.models.loaded import LoadedModel
+from harness.models.roots import SoftRoot
 from harness.scoring.encode import Encoded
 from harness.scoring.memory import Halving
 from harness.scoring.plan import plan_batches
 from harness.scoring.readout import TokenReading, read_logits
+from harness.scoring.rooted import beside_each_row
 
 BUDGET_TOKENS = 512
 """Logits are made at every position here: 512 x 50,000 in float32 are 100 MB."""
@@ -27,30 +32,47 @@ def score_plain(
     budget_tokens: int = BUDGET_TOKENS,
     halving: Halving | None = None,
     done: Callable[[Sequence[int]], None] | None = None,
+    root: SoftRoot | None = None,
 ) -> list[TokenReading]:
-    """What each request's scored tokens read, in order. ``done`` gets each batch's positions."""
+    """What each request's scored tokens read, in order. ``done`` gets each batch's positions; ``root`` stands before all."""
     halving = halving or Halving()
     readings: dict[int, TokenReading] = {}
     for batch in plan_batches([_fed(request) for request in requests], budget_tokens=budget_tokens):
         chosen = [requests[position] for position in batch]
         with torch.inference_mode():
-            made = halving.feed(chosen, lambda rows: len(rows) * max(map(_fed, rows)), partial(_score_batch, model))
+            made = halving.feed(chosen, lambda rows: len(rows) * max(map(_fed, rows)), partial(_score_batch, model, root))
         readings.update(zip(batch, made, strict=True))
         if done:
             done(batch)
     return [readings[position] for position in range(len(requests))]
 
 
-def _score_batch(model: LoadedModel, requests: Sequence[Encoded]) -> list[TokenReading]:
+def _score_batch(model: LoadedModel, root: SoftRoot | None, requests: Sequence[Encoded]) -> list[TokenReading]:
     ids = torch.zeros((len(requests), max(map(_fed, requests))), dtype=torch.long)
     for row, request in enumerate(requests):
         ids[row, : _fed(request)] = torch.tensor(request.tokens[:-1])
-    logits = model.module(input_ids=ids.to(model.device), use_cache=False).logits  # [rows, width, vocabulary]
+    logits = _logits(model, ids.to(model.device), root)  # [rows, width, vocabulary]
     made = []
     for row, request in enumerate(requests):
         n, fed = request.n_scored, _fed(request)
         made.append(read_logits(logits[row, fed - n : fed], range(n), request.tokens[-n:]))
     return made
+
+
+def _logits(model: LoadedModel, ids: Tensor, root: SoftRoot | None) -> Tensor:
+    """The logits at the ids' own places."""
+    module: Any = model.module
+    if root is None or not root.n_positions:
+        logits: Tensor = module(input_ids=ids, use_cache=False).logits
+    elif root.embeddings is not None:
+        before = root.embeddings.expand(len(ids), -1, -1)
+        rows = torch.cat([before, module.get_input_embeddings()(ids)], dim=1)
+        logits = module(inputs_embeds=rows, use_cache=False).logits[:, root.n_positions :]
+    else:
+        cache = beside_each_row(root.keys_values or (), len(ids))
+        seen = torch.ones((len(ids), root.n_positions + ids.shape[1]), dtype=torch.long, device=ids.device)
+        logits = module(input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True).logits
+    return logits
 
 
 def _fed(request: Encoded) -> int:

@@ -16,7 +16,7 @@ from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
 from harness.models.seq2seq import decoder_start
 from harness.scoring import Progress, Reading, Request, Score
-from harness.scoring.answers import GroupsDone, check_looks_left, check_readings, read_places, sum_up
+from harness.scoring.answers import GroupsDone, check_looks_left, check_readings, read_places, refuse_soft_roots, sum_up
 from harness.scoring.encode import window_tokens
 from harness.scoring.memory import Halving
 from harness.scoring.pairs import Pair, encode_pairs
@@ -39,6 +39,7 @@ class Seq2SeqScorer:
     def __init__(self, model: LoadedModel, *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None) -> None:
         if batch_tokens < 1:
             raise ConfigError(f"batch_tokens is {batch_tokens}: expected at least 1.")
+        refuse_soft_roots(model, "scoring")
         config: Any = model.module.config
         self._model = model
         self._batch_tokens = batch_tokens

@@ -1,6 +1,7 @@
 """The tree path: tries fed as rows of one batch under a 4-D mask, the output head only where a score is read.
 
-What several tries begin with, their stem, is fed once; its keys and values then stand before each row.
+What several tries begin with, their stem, is fed once; its keys and values then stand before each row, behind those of a
+soft root, where the model has one.
 """
 
 from __future__ import annotations
@@ -13,20 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from harness.models.loaded import LoadedModel
+from harness.models.roots import KeysValues
 from harness.scoring.memory import Halving
 from harness.scoring.plan import plan_batches
 from harness.scoring.readout import TokenReading, read_logits
+from harness.scoring.rooted import beside_each_row, keep, n_positions
 from harness.scoring.stems import Stem
 from harness.scoring.trie import Trie
 
-Kept = list[tuple[Tensor, Tensor]]
-"""Keys and values of a stem, a pair a layer, each [1, heads, stem, head size]."""
-
 KEPT_TOKENS = 8192
-"""Stem tokens whose keys and values stand before the rows of a batch, rows x stem: more make the rows fewer."""
+"""Kept positions that stand before the rows of a batch, rows x (root + stem): more make the rows fewer."""
 
 HEAD_ROWS = 512
 """Positions whose logits are made at once: 512 x 50,000 in float32 are 100 MB."""
@@ -43,44 +42,36 @@ class TreeEngine:
     halving: Halving = field(default_factory=Halving)
 
     def score(
-        self, tries: Sequence[Trie], stems: Sequence[Stem], done: Callable[[Sequence[int]], None] | None = None
+        self,
+        tries: Sequence[Trie],
+        stems: Sequence[Stem],
+        done: Callable[[Sequence[int]], None] | None = None,
+        *,
+        root: KeysValues | None = None,
     ) -> list[list[TokenReading]]:
-        """For each trie its requests' readings, in order. ``done`` gets each batch's positions."""
+        """For each trie its requests' readings, in order. ``done`` gets each batch's positions; ``root`` stands before all."""
         readings: dict[int, list[TokenReading]] = {}
         for stem in stems:
-            n = len(stem.tokens)
-            with torch.inference_mode():
-                kept = self._keep(stem.tokens) if n else None
-            rows = [tries[position].n_nodes - n for position in stem.members]
-            most_rows = max(1, KEPT_TOKENS // n) if n else None
+            n_stem = len(stem.tokens)
+            kept = keep(body(self.model), stem.tokens, root, self.model.device) if n_stem else root
+            rows = [tries[position].n_nodes - n_stem for position in stem.members]
+            most_rows = max(1, KEPT_TOKENS // n_positions(kept)) if kept else None
             for batch in plan_batches(rows, budget_tokens=self.budget_tokens, most_rows=most_rows):
                 chosen = [tries[stem.members[row]] for row in batch]
                 with torch.inference_mode():
-                    made = self.halving.feed(chosen, _padded_tokens, partial(self._score_batch, kept=kept))
+                    score_batch = partial(self._score_batch, kept=kept, n_stem=n_stem)
+                    made = self.halving.feed(chosen, _padded_tokens, score_batch)
                 positions = [stem.members[row] for row in batch]
                 readings.update(zip(positions, made, strict=True))
                 if done:
                     done(positions)
         return [readings[position] for position in range(len(tries))]
 
-    def _keep(self, stem: Sequence[int]) -> Kept:
-        """Feed a stem for its keys and values."""
-        ids = torch.tensor([stem], device=self.model.device)
-        cache = DynamicCache()
-        body(self.model)(input_ids=ids, past_key_values=cache, use_cache=True)
-        kept: Kept = []
-        for layer in cache.layers:
-            if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
-                raise ValueError("this architecture keeps other things than keys and values")
-            kept.append((layer.keys, layer.values))
-        return kept
-
-    def _score_batch(self, tries: Sequence[Trie], kept: Kept | None) -> list[list[TokenReading]]:
-        n_kept = kept[0][0].shape[-2] if kept else 0
-        hidden = self._feed(tries, kept, n_kept)
+    def _score_batch(self, tries: Sequence[Trie], kept: KeysValues | None, n_stem: int) -> list[list[TokenReading]]:
+        hidden = self._feed(tries, kept, n_stem)
         width = hidden.shape[1]
         reads = [
-            (row * width + node - n_kept, token)
+            (row * width + node - n_stem, token)
             for row, trie in enumerate(tries)
             for request in trie.reads
             for node, token in request
@@ -90,21 +81,24 @@ class TreeEngine:
         reading = self._read(hidden.flatten(0, 1), places, tokens)
         return _split(reading, tries)
 
-    def _feed(self, tries: Sequence[Trie], kept: Kept | None, n_kept: int) -> Tensor:
+    def _feed(self, tries: Sequence[Trie], kept: KeysValues | None, n_stem: int) -> Tensor:
         """The body's last hidden states of what comes after the stem, [tries, widest trie - stem, hidden]."""
-        width = max(trie.n_nodes for trie in tries) - n_kept
+        n_kept = n_positions(kept)
+        n_root = n_kept - n_stem
+        width = max(trie.n_nodes for trie in tries) - n_stem
         ids = np.zeros((len(tries), width), dtype=np.int64)
         positions = np.full_like(ids, n_kept)
         visible = np.zeros((len(tries), width, n_kept + width), dtype=np.bool_)
         visible[:, :, n_kept:] = np.eye(width, dtype=np.bool_)  # padding sees itself
         for row, trie in enumerate(tries):
-            n = trie.n_nodes - n_kept
-            ids[row, :n], positions[row, :n] = trie.tokens[n_kept:], trie.depths[n_kept:]
-            visible[row, :n, : trie.n_nodes] = trie.visible()[n_kept:]
+            n = trie.n_nodes - n_stem
+            ids[row, :n], positions[row, :n] = trie.tokens[n_stem:], n_root + trie.depths[n_stem:]
+            visible[row, :n, :n_kept] = True
+            visible[row, :n, n_kept : n_kept + n] = trie.visible()[n_stem:, n_stem:]
         device, dtype = self.model.device, next(self.model.module.parameters()).dtype
         mask = torch.zeros((len(tries), 1, width, n_kept + width), dtype=dtype, device=device)
         mask.masked_fill_(~torch.from_numpy(visible).to(device)[:, None], torch.finfo(dtype).min)
-        before = {} if kept is None else {"past_key_values": _beside_each_row(kept, len(tries))}
+        before = {} if kept is None else {"past_key_values": beside_each_row(kept, len(tries))}
         out = body(self.model)(
             input_ids=torch.from_numpy(ids).to(device),
             attention_mask=mask,
@@ -150,11 +144,6 @@ def head(model: LoadedModel, hidden: Tensor) -> Tensor:
 
 def _padded_tokens(tries: Sequence[Trie]) -> int:
     return len(tries) * max(trie.n_nodes for trie in tries)
-
-
-def _beside_each_row(kept: Kept, n_rows: int) -> DynamicCache:
-    """A stem's keys and values before every row of a batch."""
-    return DynamicCache([(keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1)) for keys, values in kept])
 
 
 def deepest_path(config: Any) -> int | None:

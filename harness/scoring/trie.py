@@ -6,7 +6,7 @@ position: so it is computed exactly as if its path were fed alone. The last toke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,8 +47,9 @@ class Trie:
         return seen
 
 
-def make_tries(group: int, requests: Sequence[Encoded], *, max_nodes: int) -> list[Trie]:
-    """The trie of a group; several where one would outgrow ``max_nodes`` (a single longer request still makes one).
+def make_tries(group: int, requests: Sequence[Encoded], *, max_nodes: int, only: Collection[int] | None = None) -> list[Trie]:
+    """The trie of a group; several where one would outgrow ``max_nodes`` (a single longer request still makes one). ``only``:
+    of these requests alone.
 
     >>> [t.tokens.tolist() for t in make_tries(0, [Encoded((5, 6, 7), 1), Encoded((5, 8, 9), 1)], max_nodes=9)]
     [[5, 6, 8]]
@@ -56,6 +57,8 @@ def make_tries(group: int, requests: Sequence[Encoded], *, max_nodes: int) -> li
     tries: list[Trie] = []
     growing = _Growing()
     for index, request in enumerate(requests):
+        if only is not None and index not in only:
+            continue
         if growing.requests and growing.size_with(request.tokens[:-1]) > max_nodes:
             tries.append(growing.freeze(group))
             growing = _Growing()
