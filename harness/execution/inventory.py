@@ -20,13 +20,15 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["model", "weights", "result", "unfinished"]
 
+_PLACES = ("models", "weights", "results", "training")
 _DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One folder of the store. ``about`` is for people; ``used_at``, in seconds since the epoch, is when it was made or last
-    asked for (models: made). ``unfinished``: blocks of a run that was stopped, or files without a manifest that can be read.
+    asked for (models: made). ``unfinished``: what a run or a training that was stopped left, or files without a manifest
+    that can be read.
     """
 
     kind: Kind
@@ -47,7 +49,7 @@ class Entry:
 
 def entries(store: Store) -> list[Entry]:
     """All that lies there: models, weights, results, what is unfinished; of each the last used first."""
-    found = [_entry(kind, folder) for kind in ("models", "weights", "results") for folder in _folders(store.root / kind)]
+    found = [_entry(kind, folder) for kind in _PLACES for folder in _folders(store.root / kind)]
     order: tuple[Kind, ...] = ("model", "weights", "result", "unfinished")
     return sorted(found, key=lambda entry: (order.index(entry.kind), -entry.used_at, entry.key))
 
@@ -119,6 +121,8 @@ def _entry(place: str, folder: Path) -> Entry:
 
 def _about(place: str, folder: Path) -> tuple[Kind, str]:
     manifest = folder / MANIFEST
+    if place == "training":
+        return "unfinished", "training of a recovery"
     try:
         if place == "models":
             return ("model", "converted from GGUF") if manifest.exists() else ("unfinished", "model")
