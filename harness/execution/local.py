@@ -103,6 +103,7 @@ def measure_cell(
             scorers=scorers,
             origins={name: made.origin for name, made in feeds.items()},
             wall_s={name: made.circumstances.wall_s for name, made in feeds.items()},
+            recovery_method=plan.recovery[0],
         )
         return CellRun(record=record, runs={name: made.task_run() for name, made in feeds.items()})
 
