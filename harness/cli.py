@@ -1,4 +1,5 @@
-"""The command line: ``harness measure | judge | report | baseline | noise | selftest | store | models | index | doctor``.
+"""The command line: ``harness measure | judge | report | baseline | noise | recover | selftest | store | models | index |
+doctor``.
 
 The same three verbs as the pytest plugin. Exit codes: 0 pass, 1 regression, 4 a request that can't be met, 10 inconclusive
 where the policy fails it, 11 invalid, 130 stopped by the user, 141 when nobody read the output to its end.
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands.baseline import add_commands as add_baseline_commands
+from harness.commands.recover import add_command as add_recover
 from harness.commands.selftest import add_command as add_selftest
 from harness.commands.store import add_commands as add_store_commands
 from harness.commands.terminal import Terminal, make_parser, place_of
@@ -76,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("cells", nargs="+", metavar="CELL", help="cell id, for instance llama_4bit-rtn_none")
     _measuring(measure)
     _run_folder(measure)
+    measure.add_argument(
+        "--baseline-dir", type=Path, default=DEFAULT_BASELINES, metavar="DIR", help="where trained recoveries lie, too"
+    )
 
     judge = _command(commands, "judge", _judge, "judge a run against the baselines; needs no model and no torch")
     _run_folder(judge)
@@ -89,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     terminal = Terminal(_command, _measuring, _measure_options, print, _progress)
     add_baseline_commands(commands, terminal)
     add_selftest(commands, terminal)
+    add_recover(commands, terminal)
     add_store_commands(commands, terminal)
 
     models = _command(commands, "models", _models, "the models of a profile; --fetch gets and converts them")
@@ -157,7 +163,13 @@ def _env_data() -> Path | None:
 def _measure_options(args: argparse.Namespace) -> MeasureOptions:
     from harness.execution.local import MeasureOptions
 
-    return MeasureOptions(device=args.device, data=_folder(args.data), limit=_positive(args.limit), fresh=args.fresh)
+    return MeasureOptions(
+        device=args.device,
+        data=_folder(args.data),
+        limit=_positive(args.limit),
+        fresh=args.fresh,
+        baseline_dir=args.baseline_dir,
+    )
 
 
 def _matrix(args: argparse.Namespace) -> Matrix:

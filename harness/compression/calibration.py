@@ -54,10 +54,10 @@ class CalibrationText:
         """The digest of the documents in their order; what file they came from does not matter."""
         return digest_json(self.documents)
 
-    def refuse_probes(self, index: ProbeIndex) -> None:
-        """Raise ContaminationError when a document holds the probes' own text."""
+    def refuse_probes(self, index: ProbeIndex, kind: str = "calibration") -> None:
+        """Raise ContaminationError when a document holds the probes' own text; ``kind`` is what the text is for."""
         for number, document in enumerate(self.documents, start=1):
-            index.refuse(document, f"document {number} of calibration text {self.name}")
+            index.refuse(document, f"document {number} of {kind} text {self.name}")
 
     def draw(self, tokenizer: Any, *, n_samples: int, sample_tokens: int, seed: int, separator_id: int) -> CalibrationSample:
         """``n_samples`` blocks of ``sample_tokens`` tokens without overlap, the same for the same seed on every machine.

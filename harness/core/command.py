@@ -15,8 +15,8 @@ DEFAULT_BASELINES = Path("baselines")
 DEFAULT_DEVICE = "auto"
 DATA_VARIABLE = "HARNESS_DATA"
 
-_COMMAND = re.compile(r"`(?P<command>harness (?P<verb>baseline [a-z]+|noise|measure|judge|report)\b[^`]*)`")
-_MEASURES = ("baseline propose", "noise", "measure")
+_COMMAND = re.compile(r"`(?P<command>harness (?P<verb>baseline [a-z]+|noise|recover|measure|judge|report)\b[^`]*)`")
+_MEASURES = ("baseline propose", "noise", "recover", "measure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Place:
             yield "--profile", self.profile
         if self.matrix.resolve() != DEFAULT_MATRIX.resolve():
             yield "--matrix", _from_here(self.matrix)
-        if verb != "measure" and self.baseline_dir.resolve() != DEFAULT_BASELINES.resolve():
+        if self.baseline_dir.resolve() != DEFAULT_BASELINES.resolve():
             yield "--baseline-dir", _from_here(self.baseline_dir)
         if verb in _MEASURES and self.data is not None and str(self.data) != os.environ.get(DATA_VARIABLE):
             yield "--data", _from_here(self.data)

@@ -54,6 +54,10 @@ class CompressionError(HarnessError):
     """A compression recipe that does not fit its model, or a compression that went wrong."""
 
 
+class RecoveryError(HarnessError):
+    """A recovery that does not fit its model, a training that went wrong, or a stored artifact that can't be used."""
+
+
 class ContaminationError(HarnessError):
     """Calibration or training text that holds the probes' own text."""
 

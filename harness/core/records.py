@@ -321,7 +321,8 @@ ENGINE_IDENTITY = ("torch", "transformers", "device", "dtype", "attention")
 
 @record
 class CellRecord:
-    """A measured cell without its item-level outcomes; those lie beside it, one parquet file a task."""
+    """A measured cell without its item-level outcomes; those lie beside it, one parquet file a task. ``recovery_method`` is
+    the method behind the recovery's name in the matrix."""
 
     schema_version: int
     cell: Cell
@@ -333,6 +334,7 @@ class CellRecord:
     scorers: dict[str, str]
     origins: dict[str, Origin]
     wall_s: dict[str, float]
+    recovery_method: str = "none"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -27,11 +27,14 @@ from harness.execution.store import Store, WeightsManifest, sweep
 from harness.models import MODELS
 from harness.models.loaded import LoadedModel, ModelFamily
 from harness.models.sources import ResolvedModel
-from harness.recovery import RECOVERY, RecoveryMethod, recipe_digest
+from harness.recovery import RECOVERY, RecoveryMethod, TrainedRecovery, is_trained, recipe_digest
+from harness.recovery.artifact import TENSORS, ArtifactRecord, TrainedFor, find_artifact
 
 log = logging.getLogger(__name__)
 
 _WEIGHTS = "weights.safetensors"
+_TRAINING_TEXT = "training_text"
+"""The key of a recovery in the matrix that names the file it is trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,8 @@ class Variant:
 
 @dataclass(slots=True)
 class Candidate:
-    """One cell's model. ``base`` is the folder that relative paths of the matrix start from; ``fresh``: compress again even
-    when the store has the weights."""
+    """One cell's model. ``base`` is the folder that relative paths of the matrix start from, ``artifacts`` that of trained
+    recoveries; ``fresh``: compress again even when the store has the weights."""
 
     plan: CellPlan
     dense: ResolvedModel
@@ -61,11 +64,13 @@ class Candidate:
     dtype: str
     probes: Callable[[], ProbeIndex]
     base: Path
+    artifacts: Path
     fresh: bool = False
     variant: Variant | None = None
     _manifest: WeightsManifest | None = field(default=None)
     _model: LoadedModel | None = field(default=None)
     _recovered: LoadedModel | None = field(default=None)
+    _artifact: tuple[Path, ArtifactRecord] | None = field(default=None)
 
     def weights(self) -> WeightsManifest:
         """What the cell's weights are and what making them cost; compresses when they are not stored."""
@@ -80,14 +85,20 @@ class Candidate:
         return self._manifest
 
     def model(self) -> LoadedModel:
-        """The model to score: dense weights, compressed, recovered."""
+        """The model to score: dense weights, compressed, recovered. Raises RecoveryError, ContaminationError."""
         if self._recovered is None:
-            manifest = self.weights()
-            if self._model is None:
-                self._model = self._load()
-                self._restore(self._model, manifest)
-            self._recovered = self.recovery().recover(self._model, None)
+            method = self.recovery()
+            artifact = self._checked_artifact(method) if is_trained(method) else None
+            self._recovered = method.recover(self.compressed(), artifact)
         return self._recovered
+
+    def compressed(self) -> LoadedModel:
+        """The model before its recovery: dense weights, compressed."""
+        manifest = self.weights()
+        if self._model is None:
+            self._model = self._load()
+            self._restore(self._model, manifest)
+        return self._model
 
     def tokenizer(self) -> Any:
         """The model's tokenizer, without loading the model."""
@@ -95,20 +106,60 @@ class Candidate:
 
     def recovery(self) -> RecoveryMethod:
         """The cell's recovery method, made from its recipe."""
-        name, fields = self.plan.recovery
-        return cast(RecoveryMethod, make_method("recovery", self.plan.cell.recovery, RECOVERY.load(name), fields))
+        name, given = self.plan.recovery
+        fields = {key: value for key, value in given.items() if key != _TRAINING_TEXT}
+        method = cast(RecoveryMethod, make_method("recovery", self.plan.cell.recovery, RECOVERY.load(name), fields))
+        if len(fields) < len(given) and not is_trained(method):
+            raise ConfigError(
+                f"recovery {self.plan.cell.recovery!r} of the matrix: {name!r} is not trained, so it has no text."
+            )
+        return method
 
     def recovery_digest(self) -> str:
-        """The digest of the recovery's recipe."""
-        return recipe_digest(self.recovery())
+        """The digest of the recovery's recipe and, where it was trained, of the trained tensors. Raises RecoveryError."""
+        method = self.recovery()
+        if not is_trained(method):
+            return recipe_digest(method)
+        return digest_json([recipe_digest(method), self._found_artifact(method)[1].files[TENSORS]])
+
+    def training_text(self) -> CalibrationText:
+        """What a recovery is trained on: the shipped text, or the file that the matrix names."""
+        source = self.plan.recovery[1].get(_TRAINING_TEXT)
+        return shipped_text() if source is None else load_text(self.base / source)
+
+    def trained_for(self, method: TrainedRecovery) -> TrainedFor:
+        """What an artifact must have been trained for to fit this cell. Versions of libraries may differ."""
+        compression, text = self._method(as_declared=True)
+        recipe = {key: value for key, value in compression.recipe(text).items() if key != "libraries"}
+        return TrainedFor(
+            dense_digest=self.dense.weights_digest,
+            config_digest=self.config_digest,
+            tokenizer_digest=self.dense.tokenizer_digest,
+            compression_digest=digest_json(recipe),
+            recipe=method.training_recipe(),
+            text_digest=self.training_text().digest,
+        )
+
+    def _found_artifact(self, method: TrainedRecovery) -> tuple[Path, ArtifactRecord]:
+        if self._artifact is None:
+            self._artifact = find_artifact(self.artifacts, self.plan.cell.id, self.trained_for(method))
+        return self._artifact
+
+    def _checked_artifact(self, method: TrainedRecovery) -> Path:
+        """The artifact's folder, its text checked against the cell's probes: tasks may have come since it was trained."""
+        folder, made = self._found_artifact(method)
+        self.training_text().refuse_probes(self.probes(), "training")
+        if made.weights_digest != self.weights().weights_digest:
+            log.info("%s: its recovery was trained on weights compressed elsewhere, which differ in bits", self.plan.cell.id)
+        return folder
 
     # -------------------------------------------------------------------------------------------- compressing
 
-    def _method(self) -> tuple[CompressionMethod, CalibrationText | None]:
+    def _method(self, *, as_declared: bool = False) -> tuple[CompressionMethod, CalibrationText | None]:
         name, given = self.plan.compression
         fields = dict(given)
         source = fields.pop("calibration", None)
-        if self.variant is not None and self.variant.seed is not None:
+        if self.variant is not None and self.variant.seed is not None and not as_declared:
             fields["seed"] = self.variant.seed
         method = cast(
             CompressionMethod, make_method("compression", self.plan.cell.compression, COMPRESSION.load(name), fields)

@@ -23,6 +23,13 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["model", "digests", "weights", "answers", "result", "unfinished"]
 
+_PLACES = ("models", "weights", "answers", "results", "training")
+_NAMED: dict[str, tuple[Kind, str]] = {
+    "digests": ("digests", "of model folders"),
+    "training": ("unfinished", "training of a recovery"),
+}
+"""What needs no look into it."""
+
 _DAY_S = 86_400.0
 _KEPT = ("model", "digests")
 """What is never pruned: downloads, and what is read off them."""
@@ -32,7 +39,8 @@ _KEPT = ("model", "digests")
 class Entry:
     """One folder of the store. ``about`` is for people; ``used_at``, in seconds since the epoch, is when it was made or last
     asked for (models: made). ``digests``: those of model folders, noted because they take long. ``answers``: what one model
-    was asked, whether its tasks came to an end or not. ``unfinished``: files without a manifest that can be read.
+    was asked, whether its tasks came to an end or not. ``unfinished``: what a training that was stopped left, or files
+    without a manifest that can be read.
     """
 
     kind: Kind
@@ -53,8 +61,7 @@ class Entry:
 
 def entries(store: Store) -> list[Entry]:
     """All that lies there: models, weights, answers, results, what is unfinished; of each the last used first."""
-    places = ("models", "weights", "answers", "results")
-    found = [_entry(place, folder) for place in places for folder in _folders(store.root / place)]
+    found = [_entry(place, folder) for place in _PLACES for folder in _folders(store.root / place)]
     if (notes := store.root / NOTES).is_dir():
         found.append(_entry("digests", notes))
     order: tuple[Kind, ...] = ("model", "digests", "weights", "answers", "result", "unfinished")
@@ -155,8 +162,8 @@ def _about(place: str, folder: Path) -> tuple[Kind, str]:
     manifest = folder / MANIFEST
     if place == "answers":
         return "answers", _about_answers(folder)
-    if place == "digests":
-        return "digests", "of model folders"
+    if (named := _NAMED.get(place)) is not None:
+        return named
     try:
         if place == "models":
             return ("model", "converted from GGUF") if manifest.exists() else ("unfinished", "model")

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from harness.baseline import Baseline
 from harness.core.answer_block import Circumstances
+from harness.core.command import DEFAULT_BASELINES
 from harness.core.digest import digest_json
 from harness.core.errors import MissingDependencyError
 from harness.core.records import ENGINE_IDENTITY, SCHEMA_VERSION, CellFailure, CellRecord, CellRun, Origin, Provenance
@@ -32,6 +33,9 @@ from harness.stats.sequential import ROUND_SHARES
 
 log = logging.getLogger(__name__)
 
+ARTIFACTS = "artifacts"
+"""The folder of trained recoveries beside a profile's baselines."""
+
 Undecided = Callable[[CellRun], Collection[str]]
 """Asked after every round: the tasks that still need items."""
 
@@ -39,13 +43,14 @@ Undecided = Callable[[CellRun], Collection[str]]
 @dataclass(frozen=True, slots=True)
 class MeasureOptions:
     """How to measure. ``fresh``: nothing stored or unchanged is taken over. ``variant``: a deliberate variation, to
-    measure its noise."""
+    measure its noise. ``baseline_dir``: where trained recoveries lie, in ``<profile>/artifacts``."""
 
     device: str = "auto"
     data: Path | None = None
     limit: int | None = None
     fresh: bool = False
     variant: Variant | None = None
+    baseline_dir: Path = DEFAULT_BASELINES
 
 
 def measure_cell(
@@ -69,31 +74,19 @@ def measure_cell(
     made = {name: make_task(name, plan.tasks[name], base, limit=options.limit, data=options.data) for name in tasks}
     scorers = {name: check_kind(plan, name, task) for name, task in made.items()}
     dense = resolve_model(plan.model, base, store, progress)
-    device, dtype = _place(options.device, plan.model.dtype)
-    config_digest = digest_config(dense.folder)
-    candidate = Candidate(
-        plan=plan,
-        dense=dense,
-        config_digest=config_digest,
-        store=store,
-        device=device,
-        dtype=dtype,
-        probes=lambda: probe_index(plan, base, options.data),
-        base=base,
-        fresh=options.fresh,
-        variant=options.variant,
-    )
+    candidate = _candidate(matrix, plan, dense, options, store)
+    recovery_digest = candidate.recovery_digest()  # first: a missing artifact is known before anything is compressed
     weights = candidate.weights()
     threads = options.variant.threads if options.variant else None
     with limit_threads(threads):
-        engine = describe_engine(device, dtype)
+        engine = describe_engine(candidate.device, candidate.dtype)
     provenance = Provenance(
         model_source=plan.model.source,
         dense_digest=dense.weights_digest,
         weights_digest=weights.weights_digest,
-        config_digest=config_digest,
+        config_digest=candidate.config_digest,
         tokenizer_digest=dense.tokenizer_digest,
-        recovery_digest=candidate.recovery_digest(),
+        recovery_digest=recovery_digest,
         engine=engine,
         harness_version=harness_version(),
         commit=read_commit(base),
@@ -112,12 +105,38 @@ def measure_cell(
             scorers=scorers,
             origins={name: made.origin for name, made in feeds.items()},
             wall_s={name: made.circumstances.wall_s for name, made in feeds.items()},
+            recovery_method=plan.recovery[0],
         )
         return CellRun(record=record, runs={name: made.task_run() for name, made in feeds.items()})
 
     measurement = _Measurement(candidate, provenance, made, scorers, options, store, baseline, progress)
     with limit_threads(threads):
         return measurement.run(cell_run, undecided)
+
+
+def open_candidate(matrix: Matrix, plan: CellPlan, options: MeasureOptions, store: Store, progress: Progress) -> Candidate:
+    """A cell's model, to be brought into being when it is asked for. Raises HarnessError."""
+    _check_torch()
+    dense = resolve_model(plan.model, matrix.path.parent, store, progress)
+    return _candidate(matrix, plan, dense, options, store)
+
+
+def _candidate(matrix: Matrix, plan: CellPlan, dense: ResolvedModel, options: MeasureOptions, store: Store) -> Candidate:
+    base = matrix.path.parent
+    device, dtype = _place(options.device, plan.model.dtype)
+    return Candidate(
+        plan=plan,
+        dense=dense,
+        config_digest=digest_config(dense.folder),
+        store=store,
+        device=device,
+        dtype=dtype,
+        probes=lambda: probe_index(plan, base, options.data),
+        base=base,
+        artifacts=options.baseline_dir / plan.profile / ARTIFACTS,
+        fresh=options.fresh,
+        variant=options.variant,
+    )
 
 
 def _as_measured(provenance: Provenance, circumstances: Sequence[Circumstances]) -> Provenance:

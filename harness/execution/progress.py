@@ -36,8 +36,8 @@ class Progress:
         self._label = label
         self._started_s = self._shown_s = self.clock()
 
-    def update(self, n_done: int, n_all: int) -> None:
-        """The step has come this far."""
+    def update(self, n_done: int, n_all: int, note: str = "") -> None:
+        """The step has come this far; ``note`` says how it goes."""
         now = self.clock()
         finished = n_done >= n_all
         if not finished and now - self._shown_s < (_TTY_INTERVAL_S if self.is_tty else _LOG_INTERVAL_S):
@@ -45,7 +45,7 @@ class Progress:
         self._shown_s = now
         elapsed_s = now - self._started_s
         left = "" if finished or not n_done else f", {_duration(elapsed_s / n_done * (n_all - n_done))} left"
-        line = f"{self._label}: {n_done}/{n_all} in {_duration(elapsed_s)}{left}"
+        line = f"{self._label}: {n_done}/{n_all} in {_duration(elapsed_s)}{left}{note and f'; {note}'}"
         if self.is_tty:
             self.write(f"\r\x1b[2K{line}")
             self._open = True

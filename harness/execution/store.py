@@ -2,6 +2,7 @@
 
     <cache>/models/…                    converted models (``harness.models.sources``)
     <cache>/weights/<key>/              weights.safetensors + manifest.json, of one recipe on one dense model
+    <cache>/training/<key>/             checkpoints of a recovery's training, until its artifact is written
     <cache>/answers/<scope>/            what one model answered, request by request (``harness.execution.answers``)
     <cache>/results/<key>/              items, outcomes and manifest.json of a task that was asked whole
 
@@ -92,6 +93,10 @@ class Store:
     def result_folder(self, key: str) -> Path:
         """Where the task result of a key lies."""
         return self.root / "results" / key
+
+    def training_folder(self, key: str) -> Path:
+        """Where the checkpoints of an artifact's training lie."""
+        return self.root / "training" / key
 
     def find_weights(self, key: str) -> WeightsManifest | None:
         """The manifest of stored weights, or None where there are none or they are broken (said in the log)."""

@@ -136,7 +136,13 @@ class GateSession:
     def _measure(self, matrix: Matrix, plan: CellPlan, policy: Policy, *, propose_first: bool = True) -> CellRun | CellFailure:
         """The cell as measured, or why it could not be. What the user asked for wrongly (exit code 4) is raised."""
         settings, store = self.settings, Store.default()
-        options = MeasureOptions(device=settings.device, data=settings.data, limit=settings.limit, fresh=settings.fresh)
+        options = MeasureOptions(
+            device=settings.device,
+            data=settings.data,
+            limit=settings.limit,
+            fresh=settings.fresh,
+            baseline_dir=settings.baseline_dir,
+        )
         with LogToProgress(self.progress):
             try:
                 if propose_first:

@@ -11,7 +11,7 @@ from torch import nn
 
 from harness.compression import COMPRESSION, recipe_digest
 from harness.compression.calibration import CalibrationText
-from harness.core.digest import digest_sequence
+from harness.core.digest import digest_json, digest_sequence
 from harness.core.errors import ConfigError
 from harness.core.records import CompressionRecord
 from harness.core.shelf import Shelf
@@ -22,7 +22,9 @@ from harness.models.digest import digest_weights
 from harness.models.loaded import LoadedModel
 from harness.models.tiny import TINY_OF_FAMILY, make_tiny, tiny_family
 from harness.models.tiny_tokenizers import bert_tokenizer, t5_tokenizer, tiny_tokenizer
-from harness.recovery import RECOVERY
+from harness.recovery import RECOVERY, is_trained
+from harness.recovery import recipe_digest as recovery_digest
+from harness.recovery.artifact import TrainedFor, new_record, write_artifact
 from harness.report.sections import SECTIONS
 from harness.scoring import GENERATORS, SCORERS, Prompt, Reading, Request
 
@@ -68,6 +70,9 @@ ASKED: dict[Reading, tuple[Request, Request]] = {
 TASKS: dict[str, dict[str, Any]] = {"lm_eval": {"task": "facts_choice", "metric": "acc"}}
 """What a task of each suite must be told; a new suite that needs nothing has no line here."""
 
+TRAINING = {"steps": 2, "batch_blocks": 2, "block_tokens": 16, "validation_blocks": 2, "validate_every": 1}
+"""The smallest training of each recovery method that is trained."""
+
 WORDS = [
     "the",
     "sea",
@@ -97,11 +102,6 @@ TEXT = CalibrationText("made up", tuple(" ".join(WORDS[(i * k) % len(WORDS)] for
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: make_tiny(tmp_path_factory.mktemp(name), name) for name in ARCHITECTURES}
-
-
-@pytest.fixture
-def model(folders: dict[str, Path]) -> LoadedModel:
-    return load(folders, "llama")
 
 
 def load(folders: dict[str, Path], architecture: str) -> LoadedModel:
@@ -172,11 +172,22 @@ def test_a_compression_method_keeps_its_contract(name: str, architecture: str, f
 
 
 @pytest.mark.parametrize("name", RECOVERY)
-def test_a_recovery_method_gives_back_something_to_score(name: str, model: LoadedModel) -> None:
-    method = RECOVERY.load(name)()
+def test_a_recovery_method_gives_back_something_to_score(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    entry = RECOVERY.load(name)
+    method = entry(**({"training": TRAINING} if is_trained(entry()) else {}))
     assert method.name == name
-    assert isinstance(method.recipe(), dict)
-    assert isinstance(method.recover(model, None), LoadedModel)
+    assert method.recipe()["method"] == name
+    assert digest_json(method.recipe()) == recovery_digest(method)
+    artifact = None
+    if is_trained(method):
+        assert method.training_recipe().items() <= method.recipe().items()
+        made = method.train(load(folders, "llama"), TEXT, checkpoints=tmp_path / "checkpoints", tell=None)
+        trained_for = TrainedFor("d", "c", "t", "r", method.training_recipe(), TEXT.digest)
+        artifact = write_artifact(tmp_path, new_record("a_b_c", trained_for, "w", made.trainings, {}), made.tensors)
+    recovered = method.recover(load(folders, "llama"), artifact)
+    assert isinstance(recovered, LoadedModel)
+    if recovered.soft_roots is not None:
+        assert set(recovered.soft_roots.choose([(1, 2), (3,)])) <= set(range(len(recovered.soft_roots.roots)))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -13,11 +13,12 @@ from harness.cli import _parser
 from harness.core.command import Place, accept_command, diff_command, propose_command
 
 CELL = "llama_4bit-rtn_none"
-MEASURING = ("propose", "noise", "measure")
+MEASURING = ("propose", "noise", "recover", "measure")
 TEXT = (
     f"first {propose_command(CELL, loosens=True)}; see {diff_command(CELL)}, {accept_command(CELL)}, "
     f"`harness baseline drop {CELL}`, "
-    f"`harness noise {CELL}`, `harness measure {CELL}`, `harness judge`, `harness report --run 'a b'`, "
+    f"`harness noise {CELL}`, `harness recover {CELL}`, "
+    f"`harness measure {CELL}`, `harness judge`, `harness report --run 'a b'`, "
     f"`harness baseline freeze --tag TAG --replace {CELL}`; not `git checkout -- x`, `harness doctor` or plain harness judge."
 )
 
@@ -47,7 +48,7 @@ def test_every_command_means_the_place_of_the_run_that_names_it(
     complete = Place(profile, tmp_path / matrix, tmp_path / baselines, Path(data) if data else None, device).complete
     told = complete(TEXT)
     found = commands_in(told)
-    assert len(found) == 10
+    assert len(found) == 11
     for words in found:
         asked = vars(_parser().parse_args(words))
         assert (asked["profile"], asked["matrix"].resolve()) == (profile, (tmp_path / matrix).resolve())

@@ -16,6 +16,7 @@ SECTIONS = Shelf(
         "banner": "harness.report.sections.banner:view_banner",
         "matrix": "harness.report.sections.matrix:view_matrix",
         "sizes": "harness.report.sections.sizes:view_sizes",
+        "answer": "harness.report.sections.answer:view_answer",
         "cells": "harness.report.sections.cells:view_cells",
         "flips": "harness.report.sections.flips:view_flips",
         "relations": "harness.report.sections.relations:view_relations",

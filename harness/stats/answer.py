@@ -1,0 +1,143 @@
+"""Forgotten or displaced: all that is known about one recovery on one task, and whether the word "displaced" may be said.
+
+It may when two things are significant: lost items come back more often than items that the dense model never had right
+(r1 - r0), and the compressed model gains more than the dense model gains by the same recovery. A prompt that helps everywhere
+raises the first alone with luck, the second never (GATE.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from harness.core.verdicts import Estimate, NotEstimable
+from harness.stats.attribution import Attribution, Recall, attribute, recall_of_lost
+from harness.stats.bootstrap import N_RESAMPLES
+from harness.stats.fieller import gap_closed
+from harness.stats.paired import tango_interval
+from harness.stats.recovery import count_losses_of_gain, loss_of_gain, p_recovery_worse
+
+Right = Bool[np.ndarray, " n"]
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """What the compressed model gains by a recovery beyond what the dense model gains by the same; ``p_value`` one-sided."""
+
+    dense_gain: Estimate
+    difference: Estimate
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One recovery on one task. Gains are fractions of all items, positive where recovery helps.
+
+    ``is_displaced``: both conditions hold at ``(1 - level)/2``, one-sided; ``why_not`` says which does not, empty otherwise.
+    """
+
+    n_items: int
+    gain: Estimate
+    gap_closed: Estimate | NotEstimable
+    beyond: Beyond | NotEstimable
+    attribution: Attribution | NotEstimable
+    recall: Recall | NotEstimable
+    is_displaced: bool
+    why_not: str
+
+
+def answer(
+    dense: Right,
+    compressed: Right,
+    recovered: Right,
+    dense_recovered: Right | None,
+    *,
+    chance: float,
+    level: float,
+    rng: np.random.Generator,
+    n_resamples: int = N_RESAMPLES,
+) -> Answer:
+    """The answer from which items were right, the same items in the same order. ``dense_recovered`` is the control: the dense
+    model under the same recovery; without it nothing is called displaced.
+
+    >>> rng = np.random.default_rng(0)
+    >>> dense = np.repeat([True, False], [600, 400])
+    >>> compressed = dense & (np.arange(1000) >= 150)
+    >>> recovered = dense & (np.arange(1000) >= 50)
+    >>> made = answer(dense, compressed, recovered, dense, chance=0.0, level=0.95, rng=rng)
+    >>> made.gain.value, round(made.gap_closed.value, 3), made.is_displaced
+    (0.1, 0.667, True)
+    >>> answer(dense, compressed, recovered, None, chance=0.0, level=0.95, rng=rng).why_not
+    'the dense model was not measured under the same recovery'
+    """
+    table = count_outcomes(dense, compressed, recovered)
+    attribution = attribute(table, chance, level, rng, n_resamples)
+    recall = recall_of_lost(table, level)
+    beyond: Beyond | NotEstimable = NotEstimable("the dense model was not measured under the same recovery")
+    if dense_recovered is not None:
+        beyond = gain_beyond(dense, dense_recovered, compressed, recovered, level)
+    why_not = _why_not(attribution, recall, beyond, (1 - level) / 2)
+    return Answer(
+        n_items=len(dense),
+        gain=gain_of(compressed, recovered, level),
+        gap_closed=gap_closed(table, level),
+        beyond=beyond,
+        attribution=attribution,
+        recall=recall,
+        is_displaced=not why_not,
+        why_not=why_not,
+    )
+
+
+def count_outcomes(dense: Right, compressed: Right, recovered: Right) -> Int[np.ndarray, "2 2 2"]:
+    """Items by right (1) or wrong (0) when dense, compressed and recovered.
+
+    >>> count_outcomes(*np.array([[True, True], [False, True], [True, True]]))[1].tolist()
+    [[0, 1], [0, 1]]
+    """
+    if not len(dense) == len(compressed) == len(recovered) or not len(dense):
+        raise ValueError(f"the same items three times are needed, got {len(dense)}, {len(compressed)}, {len(recovered)}")
+    code = 4 * dense.astype(np.int64) + 2 * compressed + recovered
+    return np.bincount(code, minlength=8).reshape(2, 2, 2)
+
+
+def gain_of(before: Right, after: Right, level: float) -> Estimate:
+    """How much more is right after than before, as a fraction of all items, with Tango's interval.
+
+    >>> gain_of(np.array([True, False]), np.array([True, True]), 0.95).value
+    0.5
+    """
+    n_lost, n_gained = int((before & ~after).sum()), int((~before & after).sum())
+    low, high = tango_interval(n_lost, n_gained, len(before), level)
+    return Estimate((n_gained - n_lost) / len(before), -high, -low, level, "tango")
+
+
+def gain_beyond(dense: Right, dense_recovered: Right, compressed: Right, recovered: Right, level: float) -> Beyond:
+    """(recovered - compressed) - (dense recovered - dense), paired by item, with the p-value of "it is 0 or less".
+
+    >>> yes, no = np.full(100, True), np.full(100, False)
+    >>> made = gain_beyond(yes, yes, no, yes, 0.95)
+    >>> made.dense_gain.value, made.difference.value, made.p_value < 1e-6
+    (0.0, 1.0, True)
+    """
+    lost = count_losses_of_gain(dense, dense_recovered, compressed, recovered)
+    # turned round: X is now the gain of the compressed model less that of the dense one
+    return Beyond(
+        gain_of(dense, dense_recovered, level), loss_of_gain(lost[::-1], level), float(p_recovery_worse(lost[::-1], 0.0))
+    )
+
+
+def _why_not(
+    attribution: Attribution | NotEstimable, recall: Recall | NotEstimable, beyond: Beyond | NotEstimable, alpha: float
+) -> str:
+    """What keeps the word "displaced" from being said; empty where nothing does."""
+    for part in (attribution, recall, beyond):
+        if isinstance(part, NotEstimable):
+            return part.reason
+    if isinstance(recall, Recall) and recall.p_value > alpha:
+        return "lost items do not come back significantly more often than items that were never known"
+    if isinstance(beyond, Beyond) and beyond.p_value > alpha:
+        return "the dense model gains as much by the same recovery, as far as these items can tell"
+    return ""

@@ -1,0 +1,133 @@
+"""What the section on forgotten and displaced knowledge says, and what it does not say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from harness.core.records import Cell, CellRun
+from harness.core.verdicts import POOLED, Status
+from harness.report import Reference, RunBundle, report
+from harness.report.sections.answer import AnswerRow, view_answer
+
+N = 600
+KNOWN, LOST, BACK = 360, 120, 80
+"""Of the items the first are known to the dense model, of these the first are lost by compressing, and of those the first
+come back by prompting."""
+
+
+@pytest.fixture(scope="module")
+def make(synthetic: ModuleType):  # type: ignore[no-untyped-def]
+    """A bundle of a model, compressed and recovered: how many never known items a recovery helps the dense model with, the
+    methods, and which cells are left out."""
+
+    def made(*, dense_gain: int = 0, helped: int = 0, left_out: tuple[str, ...] = (), **methods: str) -> RunBundle:
+        maker = synthetic.Maker(N)
+
+        def run(cell: Cell, method: str, right: object) -> CellRun:
+            whole = maker.run(cell, synthetic.make_compression("none", 16.0, 269_060_552), (0, 0), (0, 0), ("facts",))
+            outcomes = synthetic.make_outcomes(maker.items["facts"], right, cell.id)
+            runs = {"facts": replace(whole.runs["facts"], outcomes=outcomes)}
+            return CellRun(replace(whole.record, recovery_method=method), runs)
+
+        dense = run(Cell("m", "none", "none"), "none", lambda i: i < KNOWN)
+        cells = [dense, run(Cell("m", "30pct", "none"), "none", lambda i: LOST <= i < KNOWN)]
+        for name, method in methods.items():
+            cells.append(run(Cell("m", "none", name), method, lambda i: i < KNOWN + dense_gain))
+            back = LOST if method == "lora" else BACK
+            cells.append(run(Cell("m", "30pct", name), method, lambda i, back=back: i < back or LOST <= i < KNOWN + helped))
+        kept = tuple(one for one in cells if one.record.cell.id not in left_out)
+        return RunBundle(
+            profile="embedded",
+            policy="commit",
+            cells=kept,
+            verdicts=tuple(maker.verdict(one, {POOLED: Status.PASS}, {}) for one in kept),
+            started_at="2031-05-06T07:00:00Z",
+            ended_at="2031-05-06T07:00:21Z",
+            exit_code=0,
+            command="make gate",
+            baselines=maker.baselines,
+            dense={"m": Reference.of_run(dense, "measured")},
+        )
+
+    return made
+
+
+def only(bundle: RunBundle) -> AnswerRow:
+    (row,) = view_answer(bundle).rows
+    return row
+
+
+def test_displaced_is_said_where_lost_items_come_back_and_the_dense_model_gains_nothing(make) -> None:  # type: ignore[no-untyped-def]
+    row = only(make(p20="prompt"))
+    assert row.is_displaced
+    share = "67\u00a0%"
+    assert row.sentence == f"Of what compression lost, an estimated {share} was displaced: prompting alone brings it back."
+    assert (row.gap_closed.text, row.gain.text, row.dense_gain.text) == ("66.7\u00a0%", "+13.3\u00a0pt", "0\u00a0pt")
+    assert (row.lost_back.text, row.never_back.text) == ("66.7\u00a0%", "0\u00a0%")
+
+
+def test_it_is_not_said_where_the_dense_model_gains_as_much(make) -> None:  # type: ignore[no-untyped-def]
+    row = only(make(p20="prompt", dense_gain=BACK))
+    assert not row.is_displaced
+    assert row.sentence.startswith("Not enough evidence that knowledge was displaced: the dense model gains as much")
+    assert row.beyond.text == "0\u00a0pt"
+
+
+def test_it_is_not_said_where_what_was_never_known_comes_as_often(make) -> None:  # type: ignore[no-untyped-def]
+    row = only(make(p20="prompt", helped=160))
+    assert not row.is_displaced
+    assert "lost items do not come back significantly more often" in row.sentence
+
+
+@pytest.mark.parametrize(
+    ("left_out", "told"),
+    [
+        ("m_30pct_none", "Not answered: m_30pct_none was not measured on the same items in this run."),
+        ("m_none_p20", "displaced: the dense model was not measured under the same recovery."),
+    ],
+)
+def test_without_the_runs_beside_it_nothing_is_claimed(make, left_out: str, told: str) -> None:  # type: ignore[no-untyped-def]
+    row = only(make(p20="prompt", left_out=(left_out,)))
+    assert not row.is_displaced
+    assert row.sentence.endswith(told)
+
+
+def test_a_part_of_the_items_is_not_answered(make) -> None:  # type: ignore[no-untyped-def]
+    bundle = make(p20="prompt")
+    *others, last = bundle.cells
+    task = last.runs["facts"]
+    few = replace(
+        task.outcomes,
+        digests=task.outcomes.digests[:100],
+        option_logliks_nats=None,
+        **{name: getattr(task.outcomes, name)[:100] for name in ("correct", "answers", "ranks", "margins_nats", "near_ties")},
+    )
+    early = CellRun(last.record, {"facts": replace(task, items=task.items[:100], outcomes=few)})
+    row = only(replace(bundle, cells=(*others, early)))
+    assert row.sentence.startswith("Not answered: it was decided early")
+
+
+def test_lost_items_are_split_by_what_brings_them_back(make) -> None:  # type: ignore[no-untyped-def]
+    prompted, tuned = view_answer(make(p20="prompt", l8="lora")).rows
+    assert prompted.lost == f"{BACK} by this, {LOST - BACK} by LoRA only, 0 by neither"
+    assert not tuned.is_displaced
+    assert tuned.sentence.startswith("Added weights were trained: what only they bring back was learnt again.")
+
+
+def test_a_control_claims_nothing(make) -> None:  # type: ignore[no-untyped-def]
+    row = only(make(r20="random_prompt"))
+    assert not row.is_displaced
+    assert row.sentence.startswith("A control: nobody trained this prompt")
+
+
+def test_it_is_on_the_page_and_the_same_again(make) -> None:  # type: ignore[no-untyped-def]
+    pages = [report(make(p20="prompt", l8="lora"))["index.html"] for _ in range(2)]
+    assert pages[0] == pages[1]
+    text = pages[0].decode()
+    assert "Forgotten or displaced" in text
+    assert text.count("prompting alone brings it back") == 1
+    assert np.count_nonzero([f"m_30pct_{name}-" in text for name in ("p20", "l8")]) == 2

@@ -1,0 +1,81 @@
+"""The word "displaced" is said of worlds where knowledge was displaced, and not of those where a prompt just helps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.core.verdicts import NotEstimable
+from harness.stats.answer import Answer, answer, count_outcomes, gain_beyond
+
+N = 1500
+
+
+def world(
+    rng: np.random.Generator, *, displaced: float, forgotten: float, helps: float, luck: float = 0.05
+) -> dict[str, np.ndarray]:
+    """Right or wrong in four runs: 45 % known, of all items so many lost one way or the other; the recovery brings displaced
+    ones back and helps any wrong answer, in either model, with probability ``helps``. Others are guessed with ``luck``."""
+    kind = rng.choice(4, N, p=[0.45 - displaced - forgotten, displaced, forgotten, 0.55])
+    guess = {run: rng.random(N) < luck for run in ("dense", "compressed")}
+    dense = (kind < 3) | guess["dense"]
+    compressed = (kind == 0) | guess["compressed"]
+    return {
+        "dense": dense,
+        "compressed": compressed,
+        "recovered": compressed | (kind == 1) | (rng.random(N) < helps),
+        "dense_recovered": dense | (rng.random(N) < helps),
+    }
+
+
+def answers(n_worlds: int, **how: float) -> list[Answer]:
+    rng = np.random.default_rng(4)
+    return [answer(**world(rng, **how), chance=0.0, level=0.95, rng=rng, n_resamples=100) for _ in range(n_worlds)]
+
+
+def test_displaced_knowledge_is_found() -> None:
+    made = answers(100, displaced=0.08, forgotten=0.04, helps=0.0, luck=0.0)
+    assert np.mean([one.is_displaced for one in made]) > 0.95
+    assert np.mean([one.attribution.share.value for one in made]) == pytest.approx(2 / 3, abs=0.05)
+    assert np.mean([one.gap_closed.value for one in made]) == pytest.approx(2 / 3, abs=0.05)
+
+
+def test_a_prompt_that_helps_everywhere_is_no_sign_of_displaced_knowledge() -> None:
+    made = answers(200, displaced=0.0, forgotten=0.12, helps=0.15)
+    assert all(one.gain.low > 0 for one in made)  # it does help
+    assert np.mean([one.is_displaced for one in made]) <= 0.025 + 0.025
+    assert {one.why_not for one in made if not one.is_displaced} <= {
+        "lost items do not come back significantly more often than items that were never known",
+        "the dense model gains as much by the same recovery, as far as these items can tell",
+    }
+
+
+def test_forgotten_knowledge_stays_forgotten() -> None:
+    made = answers(100, displaced=0.0, forgotten=0.12, helps=0.0)
+    assert not any(one.is_displaced for one in made)
+
+
+def test_without_a_loss_or_without_the_control_there_is_not_enough_evidence() -> None:
+    rng = np.random.default_rng(5)
+    whole = world(rng, displaced=0.0, forgotten=0.0, helps=0.0)
+    same = {**whole, "compressed": whole["dense"]}
+    assert answer(**same, chance=0.0, level=0.95, rng=rng).why_not.startswith("no significant loss")
+    uncontrolled = {**world(rng, displaced=0.1, forgotten=0.0, helps=0.0), "dense_recovered": None}
+    made = answer(**uncontrolled, chance=0.0, level=0.95, rng=rng)
+    assert isinstance(made.beyond, NotEstimable)
+    assert not made.is_displaced
+
+
+def test_the_gain_beyond_is_the_difference_of_both_gains() -> None:
+    runs = world(np.random.default_rng(6), displaced=0.1, forgotten=0.0, helps=0.1)
+    made = gain_beyond(runs["dense"], runs["dense_recovered"], runs["compressed"], runs["recovered"], 0.95)
+    means = {name: right.mean() for name, right in runs.items()}
+    expected = means["recovered"] - means["compressed"] - (means["dense_recovered"] - means["dense"])
+    assert made.difference.value == pytest.approx(expected)
+    assert made.difference.low < expected < made.difference.high
+    assert made.dense_gain.value == pytest.approx(means["dense_recovered"] - means["dense"])
+
+
+def test_other_items_are_refused() -> None:
+    with pytest.raises(ValueError, match="the same items three times are needed, got 3, 3, 2"):
+        count_outcomes(np.ones(3, bool), np.ones(3, bool), np.ones(2, bool))
