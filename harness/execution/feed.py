@@ -14,13 +14,13 @@ from harness.core.digest import digest_text
 from harness.core.records import Item, ItemOutcome, Origin, Outcomes, TaskInfo, TaskRun
 from harness.execution.store import Circumstances, Store, StoredResult
 from harness.knowledge import KnowledgeTask
-from harness.scoring import Answer, Prompt, Request
+from harness.scoring import Answer, Question
 from harness.stats.sequential import round_ends
 
 ORDER = "sha256 rounds/1"
 """Part of every result's key: blocks are rounds of this order."""
 
-Ask = Callable[[Sequence[Sequence[Request | Prompt]]], Sequence[Sequence[Answer]]]
+Ask = Callable[[Sequence[Sequence[Question]]], Sequence[Sequence[Answer]]]
 """From the requests of some items to the answers."""
 
 

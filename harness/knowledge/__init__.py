@@ -8,7 +8,7 @@ from typing import Protocol
 
 from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.core.shelf import Shelf
-from harness.scoring import Answer, Prompt, Request, TaskKind, Tokenizer
+from harness.scoring import Answer, Question, TaskKind, Tokenizer
 
 KNOWLEDGE = Shelf(
     "knowledge",
@@ -22,7 +22,7 @@ KNOWLEDGE = Shelf(
 
 class KnowledgeTask(Protocol):
     """The contract of the shelf; entries are constructed with ``limit: int | None`` (a stable sample by digest), and with
-    ``data: Path | None`` (the offline mirror) where they have such a field."""
+    ``data: Path | None`` (the offline mirror) and ``family: str | None`` (the model's) where they have such a field."""
 
     name: str
     keeps_option_scores: bool
@@ -44,8 +44,8 @@ class KnowledgeTask(Protocol):
     def build(self, tokenizer: Tokenizer) -> tuple[TaskInfo, tuple[Item, ...]]:
         """The items in the task's own document order, and what the task asks."""
 
-    def requests(self, item: Item) -> tuple[Request, ...] | tuple[Prompt, ...]:
-        """What to ask for an item that ``build`` gave: requests to score, or (kind "generation") prompts."""
+    def requests(self, item: Item) -> Sequence[Question]:
+        """What to ask for an item that ``build`` gave: requests, prompts (kind "generation") or blanks ("ranking")."""
 
     def outcome(self, item: Item, answers: Sequence[Answer]) -> ItemOutcome:
         """The outcome of an item from the answers to its requests. Raises ScoreError for a NaN or infinite score."""

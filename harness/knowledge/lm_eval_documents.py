@@ -15,7 +15,7 @@ from harness.core.errors import ConfigError, ScoreError
 from harness.core.records import Item
 from harness.knowledge.lm_eval_items import EMPTY_OPTION, NO_GOLD, blanked, gold_positions
 from harness.knowledge.task_plan import PER_ITEM, Plan, not_binary
-from harness.scoring import Answer, Generated, Prompt, Request, Score
+from harness.scoring import Answer, Generated, Prompt, Request, Score, Standing
 
 TRIAL_DOCUMENTS = 3
 """Documents on which a metric of a task's own code is tried."""
@@ -67,6 +67,8 @@ class Document:
     def _response(self, answer: Answer) -> Any:
         if isinstance(answer, Generated):
             return answer.text
+        if isinstance(answer, Standing):
+            raise TypeError("a ranking came for a request of lm-eval's, which asks for none")
         rolling = self.plan.output_type == "loglikelihood_rolling"
         return answer.loglik_nats if rolling else (answer.loglik_nats, answer.is_greedy)
 

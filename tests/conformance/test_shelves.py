@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -23,9 +24,11 @@ from harness.models.tiny import TINY_OF_FAMILY, make_tiny, tiny_family
 from harness.models.tiny_tokenizers import bert_tokenizer, t5_tokenizer, tiny_tokenizer
 from harness.recovery import RECOVERY
 from harness.report.sections import SECTIONS
-from harness.scoring import GENERATORS, SCORERS, Prompt, Reading, Request
+from harness.scoring import GENERATORS, RANKERS, SCORERS, Blank, Candidates, Prompt, Reading, Request
 
-SHELVES: dict[str, Shelf] = {s.name: s for s in (MODELS, COMPRESSION, RECOVERY, KNOWLEDGE, SCORERS, GENERATORS, SECTIONS)}
+SHELVES: dict[str, Shelf] = {
+    s.name: s for s in (MODELS, COMPRESSION, RECOVERY, KNOWLEDGE, SCORERS, GENERATORS, RANKERS, SECTIONS)
+}
 ENTRIES = [(shelf, name) for shelf, table in SHELVES.items() for name in table]
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -49,7 +52,10 @@ ASKED: dict[Reading, tuple[Request, Request]] = {
     "rolling": (Request("", "the sea", "", "rolling"), Request("", "a b", "", "rolling")),
 }
 
-TASKS: dict[str, dict[str, Any]] = {"lm_eval": {"task": "facts_choice", "metric": "acc"}}
+HERE = Path(__file__).parent
+TASKS: dict[str, dict[str, Any]] = {
+    "lm_eval": {"task": "facts_choice", "metric": "acc"},
+}
 """What a task of each suite must be told; a new suite that needs nothing has no line here."""
 
 WORDS = [
@@ -179,6 +185,18 @@ def test_a_generator_writes_a_text_for_every_prompt_in_order(family: str, folder
     assert [len(row) for row in texts] == [2, 0]
     assert all(1 <= made.n_tokens <= 3 for made in texts[0])
     assert "/" in generator.identity
+
+
+@pytest.mark.parametrize("family", RANKERS)
+def test_a_ranker_ranks_every_blank_in_order(family: str, folders: dict[str, Path]) -> None:
+    ranker = RANKERS.load(family)(load(folders, next(iter(TINY_OF_FAMILY[family]))))
+    candidates = Candidates(np.array([5, 6, 7]))
+    groups = [[Blank(word, " the", " .", candidates) for word in ("The", "sea")], []]
+    made = ranker.rank(groups)
+    assert [len(row) for row in made] == [2, 0]
+    assert all(0 <= one.n_ahead <= 3 and len(one.best) == 3 for one in made[0])
+    assert ranker.rank(groups) == made
+    assert "/" in ranker.identity
 
 
 @pytest.mark.parametrize("make_tokenizer", [tiny_tokenizer, bert_tokenizer, t5_tokenizer])
