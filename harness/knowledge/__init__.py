@@ -13,8 +13,10 @@ from harness.scoring import Answer, Question, TaskKind, Tokenizer
 KNOWLEDGE = Shelf(
     "knowledge",
     {
+        "bear": "harness.knowledge.bear:Bear",
         "facts": "harness.knowledge.facts:Facts",
         "facts_blank": "harness.knowledge.facts:FactsBlank",
+        "lama": "harness.knowledge.lama:Lama",
         "lm_eval": "harness.knowledge.lm_eval:LmEval",
     },
 )

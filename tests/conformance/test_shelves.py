@@ -54,6 +54,8 @@ ASKED: dict[Reading, tuple[Request, Request]] = {
 
 HERE = Path(__file__).parent
 TASKS: dict[str, dict[str, Any]] = {
+    "bear": {"folder": HERE / "bear"},
+    "lama": {"file": HERE / "lama.jsonl"},
     "lm_eval": {"task": "facts_choice", "metric": "acc"},
 }
 """What a task of each suite must be told; a new suite that needs nothing has no line here."""
