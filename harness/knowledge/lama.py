@@ -9,8 +9,7 @@ Relations are what P@1 is first averaged over ("macro"): the report has both mea
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,35 +20,25 @@ from harness.core.errors import ConfigError, ModelError, ScoreError
 from harness.core.probes import NGRAM_WORDS
 from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.knowledge.facts import TIE_RULE, at_blank, rank_options, scores_of
-from harness.knowledge.lama_facts import MASK, LamaFact, LamaTable
-from harness.knowledge.lama_uhn import CommonNames, is_in_name, is_told_by_name, read_names
+from harness.knowledge.lama_facts import LamaTable
+from harness.knowledge.lama_items import (
+    MOST_WORDS,
+    SEED,
+    Asked,
+    blank_items,
+    majority_share,
+    sample_relations,
+    select,
+    sentence_items,
+)
+from harness.knowledge.lama_uhn import CommonNames, read_names
 from harness.knowledge.sample import chance_share, sample
-from harness.knowledge.words import Vocabulary, encode_all, make_vocabulary, read_words, single_tokens
+from harness.knowledge.words import Vocabulary, make_vocabulary, read_words
 from harness.scoring import NEAR_TIE_NATS, Answer, Blank, Question, Standing, TaskKind, Tokenizer
 
 PROTOCOL = "lama/1"
-SEED = "lama-1"
-"""Part of every digest that draws a sample."""
-
-MOST_WORDS = 100
-SPECIAL_TOKENS = 2
-"""What a tokenizer puts around a sentence, at most."""
-
 EVIDENCE_WORDS = 13
 """Words of an overlap with natural text that counts (Brown et al. 2020)."""
-
-REPEATED = "rows that repeat a subject and object of their relation"
-NO_SENTENCE = "facts without an evidence sentence"
-SEVERAL_BLANKS = "sentences with several blanks, or none"
-TOO_LONG = f"sentences of more than {MOST_WORDS} words"
-IN_NAME = "objects that are part of the subject's name (UHN)"
-BY_NAME = "objects that a masked model guesses from the person's name (UHN)"
-SEVERAL = "objects that are not one token of this model"
-NOT_A_CANDIDATE = "objects outside the candidate vocabulary"
-BEYOND_WINDOW = "sentences longer than this model's window"
-MERGED = "objects that this tokenizer joins with the words around the blank"
-GOES_ON = "facts whose sentence goes on behind the blank, which a decoder can't read"
-NOT_SAMPLED = "facts outside the fixed sample of each relation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,14 +118,11 @@ class Lama:
         excluded = excluded.copy()
         vocabulary = None if self.whole_sentence else make_vocabulary(tokenizer, self._words)
         if vocabulary is None:
-            items = self._sentence_items(askable)
+            items = sentence_items(askable)
         else:
             self._vocabularies[_mark(vocabulary)] = vocabulary
-            items = [
-                Item(f"{_key(fact)}", fact.relation, prompt, (fact.object,), (0,))
-                for fact, prompt in self._at_one_token(askable, vocabulary, tokenizer, excluded)
-            ]
-        items = _sampled(items, self.per_relation, excluded)
+            items = blank_items(askable, vocabulary, tokenizer, excluded, reads_left=self.family == "decoder")
+        items = sample_relations(items, self.per_relation, excluded)
         if not items:
             raise ModelError(f"{self._called}: none of its facts can be asked ({dict(excluded)}); leave the task out.")
         kept = sample(items, self.limit, SEED)
@@ -189,86 +175,18 @@ class Lama:
         return {}
 
     @cached_property
-    def _askable(self) -> tuple[tuple[tuple[LamaFact, str], ...], Counter[str]]:
+    def _askable(self) -> tuple[tuple[Asked, ...], Counter[str]]:
         """The facts that any model can be asked, each with its sentence and blank, and why the others can't."""
         facts = self._table.facts()
         if unknown := sorted(set(self.relations) - {fact.relation for fact in facts}):
             known = ", ".join(sorted({fact.relation for fact in facts}))
             raise ConfigError(f"{self._called} has no relation {unknown[0]!r}: it has {known}; correct the matrix.")
-        excluded: Counter[str] = Counter()
-        seen: set[tuple[str, ...]] = set()
-        kept: list[tuple[LamaFact, str]] = []
-        for fact in facts:
-            if self.relations and fact.relation not in self.relations:
-                continue
-            prompt = _prompt(fact, evidence=self.evidence)
-            reason = REPEATED if fact.identity in seen else self._why_not(fact, prompt)
-            if reason != NO_SENTENCE:  # another row of the fact may have one
-                seen.add(fact.identity)
-            if reason is None and prompt is not None:
-                kept.append((fact, prompt))
-            elif reason is not None:
-                excluded[reason] += 1
-        return tuple(kept), excluded
-
-    def _why_not(self, fact: LamaFact, prompt: str | None) -> str | None:
-        if prompt is None:
-            return NO_SENTENCE
-        if prompt.count("[Y]") != 1:
-            return SEVERAL_BLANKS
-        if len(prompt.split()) > MOST_WORDS:
-            return TOO_LONG
-        if self.unhelpful_names is not None and is_in_name(fact):
-            return IN_NAME
-        return BY_NAME if self._names is not None and is_told_by_name(fact, self._names) else None
-
-    # -------------------------------------------------------------------------------------------- items
-
-    def _at_one_token(
-        self, askable: Sequence[tuple[LamaFact, str]], vocabulary: Vocabulary, tokenizer: Tokenizer, excluded: Counter[str]
-    ) -> list[tuple[LamaFact, str]]:
-        """The facts whose object is a candidate and stands in its sentence as the very token that it is as a candidate."""
-        tokens = single_tokens(tokenizer, (fact.object for fact, _ in askable))
-        before = encode_all(tokenizer, [_parts(prompt)[0] for _, prompt in askable])
-        whole = encode_all(tokenizer, [_filled(fact, prompt, self._reads_left) for fact, prompt in askable])
-        window = getattr(tokenizer, "model_max_length", math.inf)
-        kept = []
-        for (fact, prompt), ids_before, ids in zip(askable, before, whole, strict=True):
-            token, n = tokens.get(fact.object), len(ids_before)
-            if self._reads_left and _parts(prompt)[1].strip(" .!?"):
-                excluded[GOES_ON] += 1
-            elif token is None:
-                excluded[SEVERAL] += 1
-            elif token not in vocabulary.words:
-                excluded[NOT_A_CANDIDATE] += 1
-            elif len(ids) + SPECIAL_TOKENS > window:
-                excluded[BEYOND_WINDOW] += 1
-            elif ids[:n] != ids_before or ids[n : n + 1] != [token]:
-                excluded[MERGED] += 1
-            else:
-                kept.append((fact, prompt))
-        return kept
-
-    @property
-    def _reads_left(self) -> bool:
-        return self.family == "decoder"
-
-    def _sentence_items(self, askable: Sequence[tuple[LamaFact, str]]) -> list[Item]:
-        objects: dict[str, set[str]] = defaultdict(set)
-        for fact, _ in askable:
-            objects[fact.relation].add(fact.object)
-        options = {relation: tuple(sorted(found)) for relation, found in objects.items()}
-        place = {relation: {text: i for i, text in enumerate(found)} for relation, found in options.items()}
-        alone = sorted(relation for relation, found in options.items() if len(found) == 1)
-        if alone:
-            raise ConfigError(
-                f"{self._called}: relation {alone[0]!r} has one object only, so there is nothing to rank; leave it out with "
-                "`relations`."
-            )
-        return [
-            Item(_key(fact), fact.relation, prompt, options[fact.relation], (place[fact.relation][fact.object],))
-            for fact, prompt in askable
-        ]
+        return select(
+            (fact for fact in facts if not self.relations or fact.relation in self.relations),
+            evidence=self.evidence,
+            leaves_out_names=self.unhelpful_names is not None,
+            names=self._names,
+        )
 
     def _info(self, kept: Sequence[Item], excluded: Mapping[str, int], vocabulary: Vocabulary | None) -> TaskInfo:
         asked = "evidence sentences" if self.evidence else "templates"
@@ -291,7 +209,7 @@ class Lama:
             items_digest=digest_sequence(item.digest for item in kept),
             n_items=len(kept),
             chance=chance_share(kept) if vocabulary is None else 1 / len(vocabulary),
-            majority=_majority(kept),
+            majority=majority_share(kept),
             excluded={reason: n for reason, n in sorted(excluded.items()) if n},
             limit=self.limit,
         )
@@ -319,53 +237,5 @@ def standing_outcome(standing: Standing, vocabulary: Vocabulary) -> ItemOutcome:
     )
 
 
-def _prompt(fact: LamaFact, *, evidence: bool) -> str | None:
-    """The sentence with ``[Y]`` in its blank: the template where there is one, unless evidence is asked for.
-
-    >>> _prompt(LamaFact("P36", "France", "Paris", "The capital of [X] is [Y] .", None), evidence=False)
-    'The capital of France is [Y] .'
-    """
-    if fact.template and not evidence:
-        before, _, after = fact.template.partition("[X]")
-        return f"{before}{fact.subject}{after}"
-    return None if fact.sentence is None else fact.sentence.replace(MASK, "[Y]")
-
-
-def _parts(prompt: str) -> tuple[str, str]:
-    """What stands before the blank, without the space that belongs to the answer, and what stands behind it."""
-    before, _, after = prompt.partition("[Y]")
-    return before.removesuffix(" "), after
-
-
-def _filled(fact: LamaFact, prompt: str, reads_left: bool) -> str:
-    before, _, after = prompt.partition("[Y]")
-    return f"{before}{fact.object}" + ("" if reads_left else after)
-
-
-def _key(fact: LamaFact) -> str:
-    """Short, and without the data's own text: baselines hold none."""
-    return f"{fact.relation}:{digest_json(fact.identity)[:12]}"
-
-
 def _mark(vocabulary: Vocabulary) -> str:
     return vocabulary.digest[:8]
-
-
-def _sampled(items: Sequence[Item], per_relation: int | None, excluded: Counter[str]) -> list[Item]:
-    """The fixed sample of each relation, in the data's order."""
-    if per_relation is None:
-        return list(items)
-    groups: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        groups[item.group].append(item)
-    drawn = {item.id for group in groups.values() for item in sample(group, per_relation, SEED)}
-    excluded[NOT_SAMPLED] += len(items) - len(drawn)
-    return [item for item in items if item.id in drawn]
-
-
-def _majority(items: Sequence[Item]) -> float:
-    """The accuracy of always giving the relation's commonest object."""
-    right: dict[str, Counter[str]] = defaultdict(Counter)
-    for item in items:
-        right[item.group][item.options[item.gold[0]]] += 1
-    return sum(max(counts.values()) for counts in right.values()) / len(items)

@@ -17,7 +17,7 @@ import torch
 
 from harness.core.errors import ConfigError, DownloadError, FileFormatError, ModelError
 from harness.core.records import ItemOutcome, TaskInfo
-from harness.knowledge import lama
+from harness.knowledge import lama_items as reasons
 from harness.knowledge.lama import Lama
 from harness.knowledge.lama_facts import LamaFact, LamaTable, read_table
 from harness.knowledge.lama_uhn import is_in_name
@@ -189,14 +189,14 @@ def test_everything_left_out_is_counted(tokenizer: Any, write: Write, tmp_path: 
     info, items = task.build(tokenizer)
     assert [item.options for item in items] == [("Africa",), ("Asia",)]
     assert info.excluded == {
-        lama.REPEATED: 1,
-        lama.SEVERAL: 1,
-        lama.NOT_A_CANDIDATE: 1,
-        lama.MERGED: 1,
-        lama.TOO_LONG: 1,
-        lama.SEVERAL_BLANKS: 1,
-        lama.NO_SENTENCE: 1,
-        lama.BEYOND_WINDOW: 1,
+        reasons.REPEATED: 1,
+        reasons.SEVERAL: 1,
+        reasons.NOT_A_CANDIDATE: 1,
+        reasons.MERGED: 1,
+        reasons.TOO_LONG: 1,
+        reasons.SEVERAL_BLANKS: 1,
+        reasons.NO_SENTENCE: 1,
+        reasons.BEYOND_WINDOW: 1,
     }
     assert sum(info.excluded.values()) + len(items) == len(rows)
 
@@ -206,7 +206,7 @@ def test_a_decoder_leaves_out_what_goes_on_behind_the_blank(
 ) -> None:
     path = write([fact("Peru", "the"), fact("Chad", "of", "[X] plays in [Y] position .")])
     decoder = models("decoder").tokenizer
-    assert Lama(file=path, family="decoder").build(decoder)[0].excluded == {lama.GOES_ON: 1}
+    assert Lama(file=path, family="decoder").build(decoder)[0].excluded == {reasons.GOES_ON: 1}
     assert Lama(file=path).build(decoder)[0].excluded == {}
 
 
@@ -216,7 +216,7 @@ def test_the_datas_own_objects_can_be_the_candidates(tokenizer: Any, write: Writ
     assert (info.n_items, info.chance, info.majority) == (3, 1 / 2, 2 / 3)
     assert "among 2 words (the data's objects" in info.protocol
     assert "1 of the list left out" in info.protocol
-    assert info.excluded == {lama.SEVERAL: 1}
+    assert info.excluded == {reasons.SEVERAL: 1}
     assert {item.digest for item in items}.isdisjoint(item.digest for item in Lama(file=write(rows)).build(tokenizer)[1])
 
 
@@ -225,7 +225,7 @@ def test_a_fixed_sample_takes_so_many_facts_of_each_relation(tokenizer: Any, wri
     rows.append(fact("Peru", "America", relation="P32"))
     info, items = Lama(file=write(rows), per_relation=2).build(tokenizer)
     assert [item.group for item in items] == ["P30", "P30", "P31", "P31", "P32"]
-    assert info.excluded == {lama.NOT_SAMPLED: 4}
+    assert info.excluded == {reasons.NOT_SAMPLED: 4}
     limited, some = Lama(file=write(rows), per_relation=2, limit=3).build(tokenizer)
     assert {item.id for item in some} < {item.id for item in items}
     assert (limited.limit, limited.spec_digest) == (3, info.spec_digest)
@@ -237,12 +237,12 @@ def test_unhelpful_names_are_left_out(tokenizer: Any, write: Write, tmp_path: Pa
         fact("Jean Chad", "France", relation="P27"),
         fact("Jo Peru", "Italy", relation="P27"),
     ]
-    assert Lama(file=write(rows), unhelpful_names="in").build(tokenizer)[0].excluded == {lama.IN_NAME: 1}
+    assert Lama(file=write(rows), unhelpful_names="in").build(tokenizer)[0].excluded == {reasons.IN_NAME: 1}
     words = {"country": {"Jean": ["Spain", "france", "Peru", "Italy"], "Chad": ["Chad"], "Jo": ["Peru"], "Peru": ["Peru"]}}
     names = tmp_path / "names.json"
     names.write_text(json.dumps({"schema_version": 1, "model": "bert", "words": words}), encoding="utf-8")
     info, items = Lama(file=write(rows), unhelpful_names="by", names=names).build(tokenizer)
-    assert info.excluded == {lama.IN_NAME: 1, lama.BY_NAME: 1}
+    assert info.excluded == {reasons.IN_NAME: 1, reasons.BY_NAME: 1}
     assert [item.options for item in items] == [("Italy",)]
     assert is_in_name(LamaFact("P176", "Apple Watch", "Apple", None, None))
 
@@ -318,7 +318,7 @@ def test_the_hubs_own_layout_gives_the_facts_of_the_flat_one(tmp_path: Path, tok
             Lama(part="trex", evidence=evidence_asked, data=tmp_path / name).build(tokenizer) for name in ("flat", "hub")
         )
         assert mine[1] == theirs[1]
-        assert theirs[0].excluded == {**mine[0].excluded, lama.REPEATED: 1}
+        assert theirs[0].excluded == {**mine[0].excluded, reasons.REPEATED: 1}
     assert [item.prompt for item in mine[1]] == ["Chad lies in [Y] .", "[Y] !"]
 
 
