@@ -89,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", _report, "judge a run and write its report; needs no model and no torch")
     _run_folder(report)
     _policy(report)
+    report.add_argument(
+        "--table", choices=("md", "csv", "latex"), help="print the leaderboard (cells x tasks) instead of writing the report"
+    )
     report.add_argument("--readme", type=Path, metavar="FILE", help="also put the result table between this file's markers")
 
     terminal = Terminal(_command, _measuring, _measure_options, print, _progress)
@@ -221,14 +224,18 @@ def _judge(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from harness.gate import exit_code
-    from harness.report import update_readme
+    from harness.report import make_leaderboard, render_leaderboard, update_readme
     from harness.review import Review
 
     review = Review(args.folder, _matrix(args), args.policy, args.baseline_dir)
     verdicts = [verdict for _, verdict in review.judge()]
     code = exit_code(v for cell in verdicts for v in cell.all)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    page = review.write_report(started_at=now, ended_at=now, exit_code=code, command=shlex.join(["harness", *sys.argv[1:]]))
+    made = {"started_at": now, "ended_at": now, "command": shlex.join(["harness", *sys.argv[1:]])}
+    if args.table is not None:
+        print(render_leaderboard(make_leaderboard(review.bundle(**made, exit_code=code)), args.table), end="")
+        return code
+    page = review.write_report(**made, exit_code=code)
     _print_verdicts(verdicts)
     print(f"report: {page}")
     if args.readme is not None:

@@ -83,11 +83,17 @@ class Review:
 
     def write_report(self, *, started_at: str, ended_at: str, exit_code: int, command: str) -> Path:
         """Judge the run and write its report into the run folder; returns the page's path."""
+        return write_report(
+            self.folder, self.bundle(started_at=started_at, ended_at=ended_at, exit_code=exit_code, command=command)
+        )
+
+    def bundle(self, *, started_at: str, ended_at: str, exit_code: int, command: str) -> RunBundle:
+        """Judge the run: all that a report is drawn from."""
         policy = policy_of(self.matrix)
         judged = list(self._judged(policy))
         runs = [run for run, _, _ in judged]
         baselines = {_cell(run).id: Reference.of_baseline(known) for run, _, known in judged if known is not None}
-        bundle = RunBundle(
+        return RunBundle(
             profile=self.matrix.profile,
             policy=self.mode,
             cells=tuple(runs),
@@ -102,7 +108,6 @@ class Review:
             history=read_history(self.baseline_dir / self.matrix.profile / HISTORY_FILE),
             pool_cap=policy.pool_cap_items,
         )
-        return write_report(self.folder, bundle)
 
     def _runs(self) -> list[CellRun | CellFailure]:
         order = {cell_id: index for index, cell_id in enumerate(self.matrix.cells)}

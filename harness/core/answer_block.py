@@ -25,8 +25,20 @@ _ANSWERS = pa.schema(
         ("is_greedy", pa.bool_()),
         ("n_tokens", pa.int32()),
         ("text", pa.string()),
+        ("token", pa.int32()),
+        ("n_ahead", pa.int32()),
+        ("best", pa.list_(pa.int32())),
+        ("best_logliks_nats", pa.list_(pa.float64())),
     ]
 )
+
+
+_KINDS = (
+    ("key", "loglik_nats", "is_greedy", "n_tokens"),
+    ("key", "n_tokens", "text"),
+    ("key", "loglik_nats", "n_tokens", "token", "n_ahead", "best", "best_logliks_nats"),
+)
+"""The columns that scores, texts and standings have."""
 
 
 @record
@@ -52,9 +64,19 @@ class BlockAbout:
 
 
 @dataclass(frozen=True, slots=True)
+class Standings:
+    """Where answers stand at their blanks: their tokens, how many candidates are ahead of each, and the likeliest ones."""
+
+    tokens: Sequence[int]
+    n_ahead: Sequence[int]
+    best: Sequence[Sequence[int]]
+    best_logliks_nats: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerBlock:
-    """Answers by the keys of their requests: scores (``logliks_nats``, ``is_greedy``) or generated ``texts``; the other is
-    None. ``n_tokens`` were scored, or made."""
+    """Answers by the keys of their requests: scores (``logliks_nats``, ``is_greedy``), ``standings`` (and ``logliks_nats``) or
+    generated ``texts``; the others are None. ``n_tokens`` were scored, or made."""
 
     about: BlockAbout
     keys: Sequence[bytes]
@@ -62,6 +84,7 @@ class AnswerBlock:
     logliks_nats: Sequence[float] | None
     is_greedy: Sequence[bool] | None
     texts: Sequence[str] | None
+    standings: Standings | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -69,12 +92,17 @@ class AnswerBlock:
 
 def to_bytes(block: AnswerBlock) -> bytes:
     """A block as parquet."""
+    standings = block.standings
     columns = [
         pa.array(block.keys, pa.binary(KEY_BYTES)),
         _column(block.logliks_nats, len(block), pa.float64()),
         _column(block.is_greedy, len(block), pa.bool_()),
         pa.array(block.n_tokens, pa.int32()),
         _column(block.texts, len(block), pa.string()),
+        _column(standings.tokens if standings else None, len(block), pa.int32()),
+        _column(standings.n_ahead if standings else None, len(block), pa.int32()),
+        _column(standings.best if standings else None, len(block), pa.list_(pa.int32())),
+        _column(standings.best_logliks_nats if standings else None, len(block), pa.list_(pa.float64())),
     ]
     schema = _ANSWERS.with_metadata({_ABOUT: to_json(block.about)})
     made = pa.BufferOutputStream()
@@ -93,22 +121,19 @@ def from_bytes(data: bytes, what: str) -> AnswerBlock:
     about = (found.metadata or {}).get(_ABOUT)
     if not found.equals(_ANSWERS, check_metadata=False) or about is None:
         raise FileFormatError(f"{what} has columns {found.names}, expected {_ANSWERS.names} and what they are.")
-    keys, logliks, is_greedy, n_tokens, texts = (table[name] for name in _ANSWERS.names)
-    scored = not logliks.null_count
-    if (
-        keys.null_count
-        or n_tokens.null_count
-        or is_greedy.null_count != logliks.null_count
-        or scored != bool(texts.null_count)
-    ):
-        raise FileFormatError(f"{what} has answers that are neither scores nor texts.")
+    columns = {name: None if table[name].null_count else table[name].to_pylist() for name in _ANSWERS.names}
+    told = tuple(name for name in _ANSWERS.names if columns[name] is not None)
+    if len(table) and told not in _KINDS:
+        raise FileFormatError(f"{what} has answers that are neither scores nor standings nor texts.")
+    ranked = [columns[name] for name in ("token", "n_ahead", "best", "best_logliks_nats")]
     return AnswerBlock(
         about=from_json(about, BlockAbout, what),
-        keys=keys.to_pylist(),
-        n_tokens=n_tokens.to_pylist(),
-        logliks_nats=logliks.to_pylist() if scored else None,
-        is_greedy=is_greedy.to_pylist() if scored else None,
-        texts=None if scored else texts.to_pylist(),
+        keys=columns["key"] or [],
+        n_tokens=columns["n_tokens"] or [],
+        logliks_nats=columns["loglik_nats"],
+        is_greedy=columns["is_greedy"],
+        texts=columns["text"],
+        standings=None if None in ranked else Standings(*ranked),
     )
 
 

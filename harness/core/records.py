@@ -27,8 +27,9 @@ SCHEMA_VERSION = 1
 Stability = Literal["stable", "re-compressed"]
 """Whether compressing again gives the same weights to the bit on every machine, or moves with threads and kernels."""
 
-ScoreClass = Literal["log_likelihood", "generation"]
-"""How a task's answers come about; it decides which measured A/A flip rate applies."""
+ScoreClass = Literal["log_likelihood", "generation", "perplexity"]
+"""How a task's answers come about; it decides which measured A/A flip rate applies. Of "perplexity" nothing is right or wrong:
+it is reported and not gated."""
 
 Origin = Literal["measured", "stored", "baseline"]
 """Where a task run came from: forward passes now, the run store, or the baseline of an identical cell."""
@@ -165,7 +166,8 @@ class ItemOutcome:
     A generated answer has its ``text``, and ``answer`` -1 where it is none of the options (``rank`` is then their number + 1).
 
     ``margin_nats`` is the best right option's score minus the best wrong one's; where every option is right or wrong
-    alone it is 0. ``near_tie``: the decision hangs on less than the scorer's numerical noise.
+    alone it is 0; of a perplexity it is the text's log-likelihood by word or byte.
+    ``near_tie``: the decision hangs on less than the scorer's numerical noise.
     """
 
     answer: int

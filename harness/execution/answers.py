@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.core.answer_block import KEY_BYTES, AnswerBlock, BlockAbout, Circumstances, from_bytes, to_bytes
+from harness.core.answer_block import KEY_BYTES, AnswerBlock, BlockAbout, Circumstances, Standings, from_bytes, to_bytes
 from harness.core.errors import FileFormatError, ScoreError
 from harness.core.serial import read_bytes, write_atomic
-from harness.scoring import Answer, Generated, Prompt, Request, Score
+from harness.scoring import Answer, Blank, Generated, Prompt, Question, Score, Standing
 
 log = logging.getLogger(__name__)
 
-Group = Sequence[Request | Prompt]
+Group = Sequence[Question]
 """What one item asks."""
 
 Place = tuple[int, int]
@@ -103,7 +103,7 @@ class Answers:
         wall_s = sum(then.wall_s * n_used[index] / len(self.blocks[index]) for index, then in used.items())
         return replace(max(used.values(), key=lambda then: then.measured_at), wall_s=wall_s)
 
-    def _missing(self, groups: Sequence[Group], keys: Sequence[Sequence[bytes]]) -> list[dict[bytes, Request | Prompt]]:
+    def _missing(self, groups: Sequence[Group], keys: Sequence[Sequence[bytes]]) -> list[dict[bytes, Question]]:
         seen: set[bytes] = set()
         missing = []
         for group, names in zip(groups, keys, strict=True):
@@ -127,15 +127,21 @@ class Answers:
         block = self.blocks[index]
         if block.texts is not None:
             return Generated(block.texts[row], block.n_tokens[row])
+        if block.logliks_nats is not None and (ranked := block.standings) is not None:
+            best, logliks = tuple(ranked.best[row]), tuple(ranked.best_logliks_nats[row])
+            return Standing(ranked.tokens[row], block.logliks_nats[row], ranked.n_ahead[row], best, logliks)
         if block.logliks_nats is None or block.is_greedy is None:
-            raise AssertionError("a block has scores or texts")
+            raise AssertionError("a block has scores, standings or texts")
         return Score(block.logliks_nats[row], block.is_greedy[row], block.n_tokens[row])
 
 
-def request_key(request: Request | Prompt) -> bytes:
+def request_key(request: Question) -> bytes:
     """The identity of a request: any change of its texts, or of how they are read, changes it."""
     if isinstance(request, Prompt):
         kind, texts = f"generation {request.max_new_tokens}", (request.context, *request.stop)
+    elif isinstance(request, Blank):
+        kind = f"ranking {request.candidates.digest}"
+        texts = (request.context, request.answer, request.after)
     else:
         kind, texts = request.reading, (request.context, request.continuation, request.after)
     head = "\0".join([kind, *(str(len(text)) for text in texts)])  # lengths: where a text ends is part of what it says
@@ -169,18 +175,29 @@ def read_blocks(folder: Path) -> Iterator[tuple[Path, AnswerBlock | str]]:
 
 def _block(about: BlockAbout, keys: Sequence[bytes], answers: Sequence[Answer]) -> AnswerBlock:
     scores = [answer for answer in answers if isinstance(answer, Score)]
-    texts = [answer.text for answer in answers if isinstance(answer, Generated)]
-    if len(answers) != len(keys) or (scores and texts):
-        raise ScoreError(f"{len(scores)} scores and {len(texts)} texts came for {len(keys)} requests; some were lost.")
-    if not all(math.isfinite(score.loglik_nats) for score in scores):
+    texts = [answer for answer in answers if isinstance(answer, Generated)]
+    ranked = [answer for answer in answers if isinstance(answer, Standing)]
+    if len(answers) != len(keys) or max(map(len, (scores, texts, ranked))) != len(keys):
+        raise ScoreError(
+            f"{len(scores)} scores, {len(ranked)} ranks and {len(texts)} texts came for {len(keys)} requests; some were lost."
+        )
+    logliks = [answer.loglik_nats for answer in (scores or ranked)]
+    if not all(map(math.isfinite, logliks)):
         raise ScoreError("a score is NaN or infinite: the model's weights or its dtype are broken; nothing was stored.")
+    standings = Standings(
+        tokens=[standing.token for standing in ranked],
+        n_ahead=[standing.n_ahead for standing in ranked],
+        best=[standing.best for standing in ranked],
+        best_logliks_nats=[standing.best_logliks_nats for standing in ranked],
+    )
     return AnswerBlock(
         about=about,
         keys=keys,
-        n_tokens=[answer.n_tokens for answer in answers],
-        logliks_nats=None if texts else [score.loglik_nats for score in scores],
-        is_greedy=None if texts else [score.is_greedy for score in scores],
-        texts=texts or None,
+        n_tokens=[1 if isinstance(answer, Standing) else answer.n_tokens for answer in answers],
+        logliks_nats=None if texts else logliks,
+        is_greedy=[score.is_greedy for score in scores] if scores else None,
+        texts=[made.text for made in texts] if texts else None,
+        standings=standings if ranked else None,
     )
 
 

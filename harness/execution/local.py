@@ -28,7 +28,7 @@ from harness.execution.tasks import check_kind, make_task, probe_index
 from harness.knowledge import KnowledgeTask
 from harness.models.digest import digest_config
 from harness.models.sources import ResolvedModel, parse_source, resolve
-from harness.scoring import GENERATORS, SCORERS, Generator, Scorer, Tokenizer
+from harness.scoring import Tokenizer, engine_of
 from harness.stats.sequential import ROUND_SHARES
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,10 @@ def measure_cell(
     """
     _check_torch()
     base = matrix.path.parent
-    made = {name: make_task(name, plan.tasks[name], base, limit=options.limit, data=options.data) for name in tasks}
+    made = {
+        name: make_task(name, plan.tasks[name], base, limit=options.limit, data=options.data, family=plan.model.family)
+        for name in tasks
+    }
     scorers = {name: check_kind(plan, name, task) for name, task in made.items()}
     dense = resolve_model(plan.model, base, store, progress)
     candidate = _candidate(matrix, plan, dense, options, store)
@@ -160,7 +163,7 @@ class _Measurement:
     baseline: Baseline | None
     progress: Progress
     _answers: dict[str, Answers] = field(default_factory=dict)
-    _asks: dict[bool, Ask] = field(default_factory=dict)
+    _asks: dict[str, Ask] = field(default_factory=dict)
     _n_before: int = 0
     _n_all: int = 0
 
@@ -257,17 +260,16 @@ class _Measurement:
 
     def _ask(self, task: KnowledgeTask) -> Ask:
         """The model made ready to answer this kind of task, once a cell."""
-        generates = task.kind == "generation"
-        if generates not in self._asks:
+        shelf, verb = engine_of(task.kind)
+        if shelf.name not in self._asks:
             family, model = self.candidate.plan.model.family, self.candidate.model()
             if not self._asks:
                 self.progress.start(f"{self.candidate.plan.cell.id}: measuring items")
             variant = self.options.variant
             settings = {} if variant is None or variant.batch_tokens is None else {"batch_tokens": variant.batch_tokens}
-            made = (GENERATORS if generates else SCORERS).load(family)(model, progress=self._tell, **settings)
-            answer = cast(Generator, made).generate if generates else cast(Scorer, made).score
-            self._asks[generates] = Ask(cast(Any, answer), cast(str, getattr(made, "path", "")))
-        return self._asks[generates]
+            made = shelf.load(family)(model, progress=self._tell, **settings)
+            self._asks[shelf.name] = Ask(getattr(made, verb), cast(str, getattr(made, "path", "")))
+        return self._asks[shelf.name]
 
     def _tell(self, n_done: int, _: int) -> None:
         self.progress.update(self._n_before + n_done, self._n_all)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from harness.compression import COMPRESSION
 from harness.core.errors import ConfigError, UnknownNameError
@@ -18,6 +18,7 @@ from harness.knowledge import KNOWLEDGE
 from harness.models import MODELS
 from harness.recovery import RECOVERY
 
+_MARK = re.compile(r"[a-z][a-z_]*")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
 
 
@@ -40,12 +41,27 @@ class Profile:
     about: str = ""
 
 
+Cost = Literal["quick", "long"]
+"""Whether a task takes seconds to minutes of the embedded model on a CPU, or more."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskEntry:
-    """A task: a suite of the knowledge shelf and the suite's own fields."""
+    """A task: a suite of the knowledge shelf and the suite's own fields.
+
+    ``group`` says what kind of knowledge it asks for (world_knowledge, common_sense, language, or a word of one's own) and
+    ``cost`` how long it takes: both become marks of its cases, as the suite does, and change nothing that is measured.
+    """
 
     suite: str
     options: Mapping[str, Any]
+    group: str | None = None
+    cost: Cost = "quick"
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What ``pytest -m`` selects its cases by."""
+        return tuple(dict.fromkeys((self.suite, *([self.group] if self.group else []), self.cost)))
 
 
 @record
@@ -149,6 +165,12 @@ def _check_entries(text: MatrixFile) -> None:
     for name in (*text.profiles, *text.tasks):
         if not _FILE_NAME.fullmatch(name):
             raise ConfigError(f"{name!r} can't be the name of a profile or task: use letters, digits, '_', '-' and '.'.")
+    for name, fields in text.tasks.items():
+        group, cost = fields.get("group", "other"), fields.get("cost", "quick")
+        if not isinstance(group, str) or not _MARK.fullmatch(group):
+            raise ConfigError(f"task {name!r} has the group {group!r}: expected a word of lower-case letters and '_'.")
+        if cost not in get_args(Cost):
+            raise ConfigError(f"task {name!r} has the cost {cost!r}: expected {' or '.join(map(repr, get_args(Cost)))}.")
     for name in (POOLED, RECOVERED):
         if name in text.tasks:
             raise ConfigError(f"a task can't be called {name!r}: that is the name of a cell's own case; rename it.")
@@ -186,8 +208,14 @@ def _expand(text: MatrixFile, grid: Grid, profile: str) -> Iterable[CellPlan]:
                     model=models[model],
                     compression=_split("method", text.compressions[compression]),
                     recovery=_split("method", text.recoveries[recovery]),
-                    tasks={name: TaskEntry(*_split("suite", text.tasks[name])) for name in grid.tasks},
+                    tasks={name: _task(text.tasks[name]) for name in grid.tasks},
                 )
+
+
+def _task(fields: Mapping[str, Any]) -> TaskEntry:
+    suite, options = _split("suite", fields)
+    own = {key: value for key, value in options.items() if key not in ("group", "cost")}
+    return TaskEntry(suite, own, fields.get("group"), fields.get("cost", "quick"))
 
 
 def _split(name: str, fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

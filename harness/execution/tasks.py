@@ -12,23 +12,36 @@ from harness.execution.matrix import CellPlan, TaskEntry
 from harness.knowledge import KNOWLEDGE, KnowledgeTask
 from harness.scoring import identity_of
 
+_PATHS = ("folder", "file", "include", "vocabulary", "names")
+"""Fields of tasks that are paths."""
 
-def make_task(name: str, entry: TaskEntry, base: Path, *, limit: int | None = None, data: Path | None = None) -> KnowledgeTask:
-    """A task from its matrix entry; its fields ``folder``, ``file`` and ``include`` are paths that start at ``base``, the
-    matrix's folder.
 
-    ``data`` is the offline mirror, for suites that load data sets. Raises ConfigError.
+def make_task(
+    name: str,
+    entry: TaskEntry,
+    base: Path,
+    *,
+    limit: int | None = None,
+    data: Path | None = None,
+    family: str | None = None,
+) -> KnowledgeTask:
+    """A task from its matrix entry; fields that are paths (``file``, ``folder`` …) start at ``base``, the matrix's folder.
+
+    ``data`` is the offline mirror, for suites that load data sets; ``family`` the model's, for suites whose items depend on
+    how it reads. Raises ConfigError.
     """
     suite = KNOWLEDGE.load(entry.suite)
     fields: dict[str, Any] = dict(entry.options)
     given: dict[str, Any] = {"limit": limit}
-    for key in ("folder", "file", "include"):
+    for key in _PATHS:
         if (path := fields.get(key)) is not None:
             if not isinstance(path, str):
                 raise ConfigError(f"task {name!r} of the matrix: {key} is {path!r}, expected a path in quotes.")
             fields[key] = base / path
     if "data" in suite.__dataclass_fields__:
         given["data"] = data
+    if "family" in suite.__dataclass_fields__:
+        given["family"] = family
     return cast(KnowledgeTask, make_method("task", name, suite, fields, given))
 
 

@@ -13,7 +13,14 @@ from harness.core.verdicts import POOLED, RECOVERED, Anchor, CellVerdict, Estima
 from harness.gate.comparison import Comparison, Incomparable
 from harness.gate.decision import Unit, decide, weigh
 from harness.gate.policy import Family, Margins, Mode, Policy
-from harness.gate.reasons import explain, explain_cut_off, explain_identical, explain_stopped, explain_uninformative
+from harness.gate.reasons import (
+    explain,
+    explain_cut_off,
+    explain_identical,
+    explain_perplexity,
+    explain_stopped,
+    explain_uninformative,
+)
 from harness.gate.trail import Trail
 from harness.stats.intervals import wilson
 from harness.stats.recompression import NO_SPREAD, Spread, spread_of_loss
@@ -108,6 +115,8 @@ class Bench:
         """The guard on one task. A task that the cell's own FAIL cut off is INCONCLUSIVE."""
         if isinstance(found, Incomparable):
             return self._verdict(name, Status.INVALID, found.reason)
+        if found.info.score_class == "perplexity":
+            return self._verdict(name, Status.UNINFORMATIVE, explain_perplexity(name))
         if not self.is_informative(found):
             floor = max(found.info.chance, found.info.majority)
             reason = explain_uninformative(name, self._accuracy_before(found), floor, self.policy.informative_margin)

@@ -97,6 +97,14 @@ def explain_uninformative(task: str, accuracy: Estimate, floor: float, margin: f
     )
 
 
+def explain_perplexity(task: str) -> str:
+    """The sentence of a perplexity, which is shown beside the tasks."""
+    return (
+        f"{task}: a perplexity is reported and not gated: it hardly moves where knowledge is lost, and moves where none is; "
+        "the report shows it beside the tasks."
+    )
+
+
 def points(fraction: float | None) -> str:
     """A fraction of all items in points, with two decimals at most.
 

@@ -60,6 +60,8 @@ class Side:
         able = {n: c for n, c in joined.compared.items() if isinstance(c, Comparison) and bench.is_informative(c)}
         guarded = able if has_guards else {}
         left = {name for name, c in guarded.items() if not is_decided(bench.task_unit(c, joined.noise), bench.policy)}
+        if has_guards:  # of the texts, too, every one is wanted, though nothing is decided by them
+            left |= {n for n, c in joined.compared.items() if isinstance(c, Comparison) and _is_cut_perplexity(c)}
         members = bench.members(joined.compared)
         if members and has_pool and not any(isinstance(c, Incomparable) for c in joined.compared.values()):
             pool = bench.pool_unit(members, joined.noise)
@@ -68,6 +70,10 @@ class Side:
             elif decide(pool, bench.policy)[0] is Status.REGRESSED:
                 return None
         return frozenset(left)
+
+
+def _is_cut_perplexity(found: Comparison) -> bool:
+    return found.info.score_class == "perplexity" and not found.is_complete
 
 
 def sides_of(

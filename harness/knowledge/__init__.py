@@ -8,13 +8,15 @@ from typing import Protocol
 
 from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.core.shelf import Shelf
-from harness.scoring import NEAR_TIE_NATS, Answer, Prompt, Request, TaskKind, Tokenizer
+from harness.scoring import NEAR_TIE_NATS, Answer, Question, TaskKind, Tokenizer
 
 KNOWLEDGE = Shelf(
     "knowledge",
     {
+        "bear": "harness.knowledge.bear:Bear",
         "facts": "harness.knowledge.facts:Facts",
         "facts_blank": "harness.knowledge.facts:FactsBlank",
+        "lama": "harness.knowledge.lama:Lama",
         "lm_eval": "harness.knowledge.lm_eval:LmEval",
     },
 )
@@ -22,7 +24,7 @@ KNOWLEDGE = Shelf(
 
 class KnowledgeTask(Protocol):
     """The contract of the shelf; entries are constructed with ``limit: int | None`` (a stable sample by digest), and with
-    ``data: Path | None`` (the offline mirror) where they have such a field."""
+    ``data: Path | None`` (the offline mirror) and ``family: str | None`` (the model's) where they have such a field."""
 
     name: str
     keeps_option_scores: bool
@@ -44,8 +46,8 @@ class KnowledgeTask(Protocol):
     def build(self, tokenizer: Tokenizer) -> tuple[TaskInfo, tuple[Item, ...]]:
         """The items in the task's own document order, and what the task asks."""
 
-    def requests(self, item: Item) -> tuple[Request, ...] | tuple[Prompt, ...]:
-        """What to ask for an item that ``build`` gave: requests to score, or (kind "generation") prompts."""
+    def requests(self, item: Item) -> Sequence[Question]:
+        """What to ask for an item that ``build`` gave: requests, prompts (kind "generation") or blanks ("ranking")."""
 
     def outcome(self, item: Item, answers: Sequence[Answer], *, near_tie_nats: float = NEAR_TIE_NATS) -> ItemOutcome:
         """The outcome of an item from the answers to its requests, flagged as a near-tie where sums of log-likelihoods that

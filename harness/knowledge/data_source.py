@@ -141,7 +141,7 @@ class HubData:
         try:
             commit = head_commit(path, options.get("revision"))
         except (OSError, httpx.HTTPError, HFValidationError) as error:  # the hub's own errors are OSErrors
-            raise DownloadError(_unreachable(path, looked_for, error)) from error
+            raise DownloadError(unreachable(path, looked_for, error)) from error
         if commit is None:
             raise DownloadError(f"the hub tells no commit of the data set {path}: nothing was loaded; try again.")
         kept = {key: value for key, value in options.items() if key not in ("trust_remote_code", "revision", "streaming")}
@@ -165,7 +165,7 @@ class HubData:
         try:
             made = datasets.load_dataset(self.path, self.name, revision=self.commit, **self.options)
         except (OSError, httpx.HTTPError) as error:
-            raise DownloadError(_unreachable(self.path, "it is not in the mirror", error)) from error
+            raise DownloadError(unreachable(self.path, "it is not in the mirror", error)) from error
         except (ValueError, RuntimeError) as error:  # an unknown config; a data set that only a script of its own can load
             raise ConfigError(f"the data set {self.path} can't be loaded from the hub ({_first_line(error)}).") from error
         missing = [split for split in splits if split not in made]
@@ -184,7 +184,8 @@ def head_commit(path: str, revision: str | None) -> str | None:
     return HfApi().dataset_info(path, revision=revision, timeout=20).sha
 
 
-def _unreachable(path: str, looked_for: str, error: Exception) -> str:
+def unreachable(path: str, looked_for: str, error: Exception) -> str:
+    """The sentence for data that the hub did not give."""
     return (
         f"the data set {path} could not be fetched from the hub ({_first_line(error)}), and {looked_for}: check the network, "
         f"or put it into a folder as <mirror>/{path}/[<config>/]<split>.parquet and name the mirror with --harness-data "

@@ -65,11 +65,11 @@ class Facts:
 
     def requests(self, item: Item) -> tuple[Request, ...]:
         """The whole sentence with each option in the blank."""
-        return _at_blank(item, "sentence")
+        return at_blank(item, "sentence")
 
     def outcome(self, item: Item, answers: Sequence[Answer], *, near_tie_nats: float = NEAR_TIE_NATS) -> ItemOutcome:
         """Which sentence the model finds likeliest."""
-        return rank_options(item, [score.loglik_nats for score in _scores(item, answers)], near_tie_nats=near_tie_nats)
+        return rank_options(item, [score.loglik_nats for score in scores_of(item, answers)], near_tie_nats=near_tie_nats)
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,11 @@ class FactsBlank:
 
     def requests(self, item: Item) -> tuple[Request, ...]:
         """Each option in the blank."""
-        return _at_blank(item, "blank")
+        return at_blank(item, "blank")
 
     def outcome(self, item: Item, answers: Sequence[Answer], *, near_tie_nats: float = NEAR_TIE_NATS) -> ItemOutcome:
         """The rank of the best right answer among the wrong ones. Raises ScoreError when an option took several tokens."""
-        scores = _scores(item, answers)
+        scores = scores_of(item, answers)
         long = [option for option, score in zip(item.options, scores, strict=True) if score.n_tokens != 1]
         if long:
             raise ScoreError(f"{item.id}: {long[0]!r} took several tokens at the blank, expected one; the tokenizer changed.")
@@ -181,14 +181,15 @@ def rank_options(item: Item, logliks_nats: Sequence[float], *, near_tie_nats: fl
     )
 
 
-def _at_blank(item: Item, reading: Reading) -> tuple[Request, ...]:
-    """One request an option. The space before the blank belongs to the answer, as tokenizers have it."""
+def at_blank(item: Item, reading: Reading) -> tuple[Request, ...]:
+    """One request an option, put into the blank. The space before the blank belongs to the answer, as tokenizers have it."""
     before, _, after = item.prompt.rpartition("[Y]")
     space = " " if before.endswith(" ") else ""
     return tuple(Request(before.removesuffix(" "), f"{space}{option}", after, reading) for option in item.options)
 
 
-def _scores(item: Item, answers: Sequence[Answer]) -> list[Score]:
+def scores_of(item: Item, answers: Sequence[Answer]) -> list[Score]:
+    """The answers as scores, one an option. Raises ScoreError."""
     scores = [answer for answer in answers if isinstance(answer, Score)]
     if len(scores) != len(item.options):
         raise ScoreError(f"{item.id}: {len(scores)} scores came for {len(item.options)} options; the scorer lost some.")

@@ -30,12 +30,14 @@ from harness.knowledge.lm_eval_items import (
     CHOICE_TIE_RULE,
     GREEDY_TIE_RULE,
     KINDS,
+    PERPLEXITY_TIE_RULE,
     SEED,
     choice_outcome,
     generated_outcome,
     greedy_outcome,
     majority_share,
     option_scores,
+    perplexity_outcome,
 )
 from harness.knowledge.sample import chance_share, sample
 from harness.knowledge.task_index import Leaf, TaskFolders, find_leaves, leaves_of
@@ -61,6 +63,7 @@ _TALKATIVE = ("lm_eval", "datasets", "huggingface_hub", "evaluate")
 class LmEval:
     """A task, group or tag of lm-eval's by its name (``task``), or a task file (``file``), gated on one right-or-wrong metric.
 
+    A rolling task may name a perplexity (``word_perplexity``, ``byte_perplexity``, ``bits_per_byte``): reported, never gated.
     ``filter`` is the name of one of the task's filters (the first if none is given), ``num_fewshot`` overrides the task's own,
     ``include`` is a folder of more task files, ``allow_code`` lets a task run functions that are neither lm-eval's nor ours.
     ``pooled``: whether the items enter the cell's pool; if not given, as the task file's metadata say, else they do.
@@ -136,6 +139,8 @@ class LmEval:
             raise ScoreError(f"{item.id}: {len(answers)} answers came for {len(document.instances)} requests; some were lost.")
         with _task_code(document.plan.leaf, ScoreError):
             taken = document.taken(answers)
+            if document.plan.is_perplexity:
+                return perplexity_outcome(item, *document.weighed(taken))
             correct = document.verdict(taken)
         if isinstance(answers[0], Generated):
             return generated_outcome(item, answers[0].text, taken[0], correct=correct)
@@ -218,6 +223,7 @@ class LmEval:
 
     def _info(self, kept: Sequence[Item]) -> TaskInfo:
         plan, generates = self._plans[0], self.kind == "generation"
+        tie_rule = CHOICE_TIE_RULE if plan.options_compete else PERPLEXITY_TIE_RULE if plan.is_perplexity else GREEDY_TIE_RULE
         shots = "/".join(str(n) for n in sorted({p.n_shots for p in self._plans}))
         pooled = (plan.leaf.config.get("metadata") or {}).get("pooled", True) if self.pooled is None else self.pooled
         data = list(dict.fromkeys(source.version for source in self._sources))
@@ -226,9 +232,9 @@ class LmEval:
         return TaskInfo(
             name=self.name,
             protocol=f"{called} of lm-eval {lm_eval.__version__}: {self.metric}, {shots}-shot{with_filter}",
-            score_class="generation" if generates else "log_likelihood",
-            pooled=bool(pooled),
-            tie_rule=CHOICE_TIE_RULE if plan.options_compete else GREEDY_TIE_RULE,
+            score_class="generation" if generates else "perplexity" if plan.is_perplexity else "log_likelihood",
+            pooled=bool(pooled) and not plan.is_perplexity,
+            tie_rule=tie_rule,
             data_version=data[0] if len(data) == 1 else f"{len(data)} data sets {digest_sequence(data)[:12]}, first {data[0]}",
             spec_digest=self.spec_digest(),
             items_digest=digest_sequence(item.digest for item in kept),

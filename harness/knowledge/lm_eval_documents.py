@@ -15,7 +15,7 @@ from harness.core.errors import ConfigError, ScoreError
 from harness.core.records import Item
 from harness.knowledge.lm_eval_items import EMPTY_OPTION, NO_GOLD, blanked, gold_positions
 from harness.knowledge.task_plan import PER_ITEM, Plan, not_binary
-from harness.scoring import Answer, Generated, Prompt, Request, Score
+from harness.scoring import Answer, Generated, Prompt, Request, Score, Standing
 
 TRIAL_DOCUMENTS = 3
 """Documents on which a metric of a task's own code is tried."""
@@ -64,9 +64,22 @@ class Document:
             )
         return bool(value)
 
+    def weighed(self, taken: Sequence[Any]) -> tuple[float, float]:
+        """The text's log-likelihood (nats) and the number of its words or bytes, by which a perplexity divides. Raises
+        ScoreError."""
+        value = self.task.process_results(self.doc, list(taken)).get(self.plan.metric)
+        if not isinstance(value, tuple) or len(value) != 2 or not value[1] > 0:
+            raise ScoreError(
+                f"{self.plan.metric} of {self.plan.name}, document {self.number}, is {value!r}: expected a log-likelihood and "
+                "a number of words or bytes; take another metric."
+            )
+        return float(value[0]), float(value[1])
+
     def _response(self, answer: Answer) -> Any:
         if isinstance(answer, Generated):
             return answer.text
+        if isinstance(answer, Standing):
+            raise TypeError("a ranking came for a request of lm-eval's, which asks for none")
         rolling = self.plan.output_type == "loglikelihood_rolling"
         return answer.loglik_nats if rolling else (answer.loglik_nats, answer.is_greedy)
 
@@ -124,6 +137,8 @@ def is_binary(value: object) -> bool:
 
 def check_binary(plan: Plan, documents: Sequence[Document]) -> None:
     """Raise ConfigError where a metric of the task's own code is not 0 or 1 on made-up answers to the first documents."""
+    if plan.is_perplexity:
+        return
     if plan.leaf.config.get("process_results") is None and plan.metric in PER_ITEM[plan.output_type]:
         return
     binary: dict[str, bool] = {}

@@ -22,6 +22,8 @@ KINDS: Mapping[str, TaskKind] = {
 CHOICE_TIE_RULE = "lm-eval's: of equally likely options the first is given, right or wrong"
 GREEDY_TIE_RULE = "of equally likely next tokens the first in the vocabulary is the model's own"
 
+PERPLEXITY_TIE_RULE = "nothing is right or wrong: a text's log-likelihood by word or byte"
+
 NO_GOLD = "documents without a right option"
 EMPTY_OPTION = "documents with an empty option, which has no length to divide by"
 
@@ -101,6 +103,21 @@ def generated_outcome(item: Item, text: str, taken: object, *, correct: bool) ->
         near_tie=False,
         option_logliks_nats=(),
         text=text,
+    )
+
+
+def perplexity_outcome(item: Item, loglik_nats: float, weight: float) -> ItemOutcome:
+    """The outcome of a text: never right; ``margin_nats`` is its log-likelihood by word or byte, the one option's score all of
+    it. Raises ScoreError for a NaN or an infinity."""
+    if not math.isfinite(loglik_nats):
+        raise ScoreError(f"{item.id}: a score is NaN or infinite: the model's weights or its dtype are broken.")
+    return ItemOutcome(
+        answer=-1,
+        correct=False,
+        rank=len(item.options) + 1,
+        margin_nats=loglik_nats / weight,
+        near_tie=False,
+        option_logliks_nats=(loglik_nats,),
     )
 
 

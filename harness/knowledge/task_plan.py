@@ -32,6 +32,9 @@ DEFAULT_METRICS: Mapping[str, tuple[str, ...]] = {
 }
 """What a task file without a metric_list is measured by."""
 
+PERPLEXITIES = DEFAULT_METRICS["loglikelihood_rolling"]
+"""Metrics that are a text's log-likelihood over its words or bytes: reported beside the tasks, never gated."""
+
 MAX_NEW_TOKENS = 256
 """What lm-eval's ``hf`` model class generates where a task names no limit."""
 
@@ -73,6 +76,11 @@ class Plan:
     def options_compete(self) -> bool:
         """Whether one option wins over the others (then guessing has a chance); else each is right or wrong for itself."""
         return self.output_type == "multiple_choice" and self.metric != "exact_match"
+
+    @property
+    def is_perplexity(self) -> bool:
+        """Whether a text's log-likelihood is measured, and nothing is right or wrong."""
+        return self.output_type == "loglikelihood_rolling" and self.metric in PERPLEXITIES
 
 
 def plan_task(
@@ -175,6 +183,8 @@ def _check_metric(metric: str, leaf: Leaf, output_type: str) -> None:
     given = [entry["metric"] for entry in leaf.config.get("metric_list") or []] or list(DEFAULT_METRICS[output_type])
     names = [entry.name if isinstance(entry, Code) else str(entry) for entry in given]
     own = leaf.config.get("process_results") is not None
+    if output_type == "loglikelihood_rolling" and metric in PERPLEXITIES and metric in names:
+        return
     if any(isinstance(entry, Code) for entry in given) or (own and metric in names):
         return
     if own:

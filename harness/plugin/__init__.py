@@ -68,8 +68,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     except ConfigError as error:
         metafunc.config.stash[TROUBLE] = error  # told once collection is over: here it would be a traceback a test
         cases = []
-    parameters = [pytest.param(case, id=str(case)) for case in cases]
+    parameters = [pytest.param(case, id=str(case), marks=_marks(metafunc.config, case)) for case in cases]
     metafunc.parametrize("harness_case", parameters, indirect=True)
+
+
+def _marks(config: pytest.Config, case: CaseId) -> list[pytest.MarkDecorator]:
+    """The marks of a task's case: its suite, group and cost; a cell's own cases have none, because they need every task."""
+    entry = case.plan.tasks.get(case.task)
+    names = () if entry is None else entry.marks
+    for name in names:
+        config.addinivalue_line("markers", f"{name}: tasks of this suite, group or cost (matrix.toml)")
+    return [getattr(pytest.mark, name) for name in names]
 
 
 def _matrix(config: pytest.Config, folder: Path) -> Matrix:

@@ -11,6 +11,8 @@ from harness.report.bundle import NotRun, Reference, RunBundle
 from harness.report.files import report, write_report
 from harness.report.history import Accepted, History, read_history
 from harness.report.index import write_index
+from harness.report.leaderboard import make_leaderboard
+from harness.report.leaderboard_text import render_leaderboard
 from harness.report.readme import replace_results, update_readme
 from harness.report.summary import summary_table
 
@@ -20,7 +22,9 @@ __all__ = [
     "NotRun",
     "Reference",
     "RunBundle",
+    "make_leaderboard",
     "read_history",
+    "render_leaderboard",
     "replace_results",
     "report",
     "summary_table",

@@ -7,9 +7,13 @@ family can do it at all. This module imports no torch; the engines beside it do.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Int
 
 from harness.core.errors import ConfigError
 from harness.core.shelf import Shelf
@@ -33,6 +37,16 @@ GENERATORS = Shelf(
 )
 """The generator of each model family that can generate, made the same way."""
 
+RANKERS = Shelf(
+    "rankers",
+    {
+        "decoder": "harness.scoring.rankers:DecoderRanker",
+        "encoder": "harness.scoring.rankers:EncoderRanker",
+        "seq2seq": "harness.scoring.rankers:Seq2SeqRanker",
+    },
+)
+"""What ranks the tokens of a vocabulary at one place, made the same way."""
+
 NEAR_TIE_NATS = 1e-4
 """Two options whose scores differ by less than this (float32) are a near-tie: batch composition may swap them."""
 
@@ -51,8 +65,8 @@ Reading = Literal["continuation", "sentence", "blank", "rolling"]
 - ``rolling``: the continuation as a text of its own, in windows, each token once (decoder).
 """
 
-TaskKind = Literal["continuation", "sentence", "blank", "rolling", "generation"]
-"""What a task asks of a model: a reading of the scorer's, or generated text."""
+TaskKind = Literal["continuation", "sentence", "blank", "rolling", "generation", "ranking"]
+"""What a task asks of a model: a reading of the scorer's, generated text, or where a token stands among many at one blank."""
 
 
 class Tokenizer(Protocol):
@@ -103,8 +117,50 @@ class Generated:
     n_tokens: int
 
 
-Answer = Score | Generated
-"""What comes back for a request or a prompt."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """The tokens that compete at a blank: ids, each once."""
+
+    tokens: Int[np.ndarray, " candidates"]
+    digest: str = field(init=False)
+    """Of the tokens: the same candidates in the same order have the same."""
+
+    def __post_init__(self) -> None:
+        data = np.ascontiguousarray(self.tokens, dtype=np.int64).tobytes()
+        object.__setattr__(self, "digest", hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blank:
+    """Where does ``answer``, one token, stand among the candidates at the blank between ``context`` and ``after``?
+
+    The place is that of the reading "blank"; all candidates are read off one forward pass. The space before the answer
+    belongs to it, as in a ``Request``.
+    """
+
+    context: str
+    answer: str
+    after: str
+    candidates: Candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The answer's token, its log-probability over the model's whole vocabulary (nats), how many other candidates have as much
+    or more (rank - 1), and the likeliest candidates, at most ten, best first: their tokens and log-probabilities."""
+
+    token: int
+    loglik_nats: float
+    n_ahead: int
+    best: tuple[int, ...]
+    best_logliks_nats: tuple[float, ...]
+
+
+Question = Request | Prompt | Blank
+"""What can be asked of a model."""
+
+Answer = Score | Generated | Standing
+"""What comes back for a question."""
 
 Progress = Callable[[int, int], None]
 """Called with (items done, items in all)."""
@@ -141,17 +197,30 @@ def near_tie_nats(dtype: str) -> float:
     return _NEAR_TIE_NATS[dtype]
 
 
+class Ranker(Protocol):
+    """One model made ready for ranking. ``identity`` names method and version."""
+
+    identity: ClassVar[str]
+
+    def rank(self, groups: Sequence[Sequence[Blank]]) -> list[list[Standing]]:
+        """Where each blank's answer stands. Raises ScoreError for an answer that is not one token at its place, or a score
+        that is not finite."""
+
+
+def engine_of(kind: TaskKind) -> tuple[Shelf, str]:
+    """The shelf of what answers a kind of task, and the verb by which it is asked."""
+    return {"generation": (GENERATORS, "generate"), "ranking": (RANKERS, "rank")}.get(kind, (SCORERS, "score"))
+
+
 def identity_of(kind: TaskKind, family: str) -> str:
     """Protocol and version by which a model family answers a kind of task.
 
     Raises ConfigError where the family can't: an encoder has no continuation, a decoder no mask.
     """
-    if kind == "generation":
-        known: Mapping[str, str] = {"generation": GENERATORS.load(family).identity} if family in GENERATORS else {}
-    else:
-        known = SCORERS.load(family).identities
+    shelf, _ = engine_of(kind)
+    known = _identities(shelf, kind, family) if family in shelf or shelf is SCORERS else {}
     if kind not in known:
-        able = sorted(name for name in (GENERATORS if kind == "generation" else SCORERS) if _has(name, kind))
+        able = sorted(name for name in shelf if kind in _identities(shelf, kind, name))
         raise ConfigError(
             f"the task asks for {kind!r}, which a model of family {family!r} can't give; "
             f"families that can: {', '.join(able) or 'none'}. Take another task or another model."
@@ -159,5 +228,7 @@ def identity_of(kind: TaskKind, family: str) -> str:
     return known[kind]
 
 
-def _has(family: str, kind: TaskKind) -> bool:
-    return kind == "generation" or kind in SCORERS.load(family).identities
+def _identities(shelf: Shelf, kind: TaskKind, family: str) -> Mapping[str, str]:
+    made = shelf.load(family)
+    known: Mapping[str, str] = made.identities if shelf is SCORERS else {kind: made.identity}
+    return known

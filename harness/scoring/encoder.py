@@ -11,21 +11,21 @@ same: with the answer masked, its options leave one sentence. Each distinct row 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
 from harness.scoring import Progress, Reading, Request, Score
-from harness.scoring.answers import AGREE_NATS, GroupsDone, check_readings, read_places, refuse_soft_roots, sum_up
+from harness.scoring.answers import GroupsDone, check_readings, read_places, refuse_soft_roots, sum_up
 from harness.scoring.encode import window_tokens
 from harness.scoring.gap import Sentence, read_sentences
+from harness.scoring.heads import head_at, head_runs_anywhere
 from harness.scoring.memory import Halving
 from harness.scoring.readout import TokenReading
 from harness.scoring.rows import RowPlan, Rows, plan_rows
@@ -49,11 +49,11 @@ class EncoderScorer:
         refuse_soft_roots(model, "scoring")
         self._model = model
         self._batch_tokens = batch_tokens
-        self._window = _window(model)
+        self._window = encoder_window(model)
         self._progress = progress
         self._halving = Halving()
         self.tokens_fed = 0
-        self.reads_everywhere = not _head_runs_anywhere(model)
+        self.reads_everywhere = not head_runs_anywhere(model)
 
     def score(self, groups: Sequence[Sequence[Request]]) -> list[list[Score]]:
         """The scores of each group's requests, in order. Raises ConfigError, ScoreError."""
@@ -103,7 +103,7 @@ class EncoderScorer:
         if self.reads_everywhere:
             everywhere: Tensor = module(input_ids=ids).logits
             return everywhere.flatten(0, 1)[where]
-        with _head_at(module.base_model, where):
+        with head_at(module.base_model, where):
             chosen: Tensor = module(input_ids=ids).logits
         return chosen[0]
 
@@ -133,44 +133,10 @@ def mask_answer(sentence: Sentence, mask_id: int) -> Rows:
     return Rows(row[None], np.zeros(len(reads), dtype=np.int64), reads, np.array(sentence.answer))
 
 
-def _window(model: LoadedModel) -> int:
+def encoder_window(model: LoadedModel) -> int:
     """How many tokens an encoder takes: RoBERTa's table of positions starts behind the place of padding."""
     config: Any = model.module.config
     body: Any = model.module.base_model
     table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
     return window_tokens(config, model.tokenizer) - (0 if padding is None else padding + 1)
-
-
-# ------------------------------------------------------------------------------------------------ the head at chosen places
-
-
-@contextmanager
-def _head_at(body: nn.Module, places: Tensor) -> Iterator[None]:
-    """While the block runs, the body gives the head its states at ``places`` only, as one row."""
-
-    def narrow(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state.flatten(0, 1)[places][None]
-        return output
-
-    hook = body.register_forward_hook(narrow)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _head_runs_anywhere(model: LoadedModel) -> bool:
-    """Whether the head gives the same at chosen places as at all of them: so it does unless it looks at other places too."""
-    module: Any = model.module
-    n_tokens = module.get_input_embeddings().num_embeddings
-    ids = (torch.arange(24, device=model.device).reshape(3, 8) * 17 + 11) % n_tokens
-    places = torch.tensor([1, 6, 8, 15, 20], device=model.device)
-    with torch.inference_mode():
-        whole = module(input_ids=ids).logits.flatten(0, 1)[places].float().log_softmax(-1)
-        try:
-            with _head_at(module.base_model, places):
-                chosen = module(input_ids=ids).logits[0].float().log_softmax(-1)
-        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
-            return False  # a head that wants whole rows says so in many ways
-    return chosen.shape == whole.shape and bool((chosen - whole).abs().max() <= AGREE_NATS[model.dtype])

@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -26,11 +27,13 @@ from harness.recovery import RECOVERY, is_trained
 from harness.recovery import recipe_digest as recovery_digest
 from harness.recovery.artifact import TrainedFor, new_record, write_artifact
 from harness.report.sections import SECTIONS
-from harness.scoring import GENERATORS, SCORERS, Prompt, Reading, Request
+from harness.scoring import GENERATORS, RANKERS, SCORERS, Blank, Candidates, Prompt, Reading, Request
 
 MATRIX = Path(__file__).parents[2] / "suites" / "matrix.toml"
 
-SHELVES: dict[str, Shelf] = {s.name: s for s in (MODELS, COMPRESSION, RECOVERY, KNOWLEDGE, SCORERS, GENERATORS, SECTIONS)}
+SHELVES: dict[str, Shelf] = {
+    s.name: s for s in (MODELS, COMPRESSION, RECOVERY, KNOWLEDGE, SCORERS, GENERATORS, RANKERS, SECTIONS)
+}
 ENTRIES = [(shelf, name) for shelf, table in SHELVES.items() for name in table]
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -67,7 +70,12 @@ ASKED: dict[Reading, tuple[Request, Request]] = {
     "rolling": (Request("", "the sea", "", "rolling"), Request("", "a b", "", "rolling")),
 }
 
-TASKS: dict[str, dict[str, Any]] = {"lm_eval": {"task": "facts_choice", "metric": "acc"}}
+HERE = Path(__file__).parent
+TASKS: dict[str, dict[str, Any]] = {
+    "bear": {"folder": HERE / "bear"},
+    "lama": {"file": HERE / "lama.jsonl"},
+    "lm_eval": {"task": "facts_choice", "metric": "acc"},
+}
 """What a task of each suite must be told; a new suite that needs nothing has no line here."""
 
 TRAINING = {"steps": 2, "batch_blocks": 2, "block_tokens": 16, "validation_blocks": 2, "validate_every": 1}
@@ -215,6 +223,18 @@ def test_a_generator_writes_a_text_for_every_prompt_in_order(family: str, folder
     assert [len(row) for row in texts] == [2, 0]
     assert all(1 <= made.n_tokens <= 3 for made in texts[0])
     assert "/" in generator.identity
+
+
+@pytest.mark.parametrize("family", RANKERS)
+def test_a_ranker_ranks_every_blank_in_order(family: str, folders: dict[str, Path]) -> None:
+    ranker = RANKERS.load(family)(load(folders, next(iter(TINY_OF_FAMILY[family]))))
+    candidates = Candidates(np.array([5, 6, 7]))
+    groups = [[Blank(word, " the", " .", candidates) for word in ("The", "sea")], []]
+    made = ranker.rank(groups)
+    assert [len(row) for row in made] == [2, 0]
+    assert all(0 <= one.n_ahead <= 3 and len(one.best) == 3 for one in made[0])
+    assert ranker.rank(groups) == made
+    assert "/" in ranker.identity
 
 
 @pytest.mark.parametrize("make_tokenizer", [tiny_tokenizer, bert_tokenizer, t5_tokenizer])

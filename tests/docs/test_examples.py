@@ -128,7 +128,7 @@ def tasks(blocks: Callable[..., list[str]], tmp_path: Path) -> dict[str, TaskEnt
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("name", ["atlas", pytest.param("openbookqa", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["atlas", "capitals", "riddles", pytest.param("copa", marks=pytest.mark.slow)])
 def test_the_matrix_entries_read_and_name_fields_that_their_suites_have(tasks: dict[str, TaskEntry], name: str) -> None:
     entry = tasks[name]
     assert set(entry.options) <= set(KNOWLEDGE.load(entry.suite).__dataclass_fields__)
@@ -140,6 +140,27 @@ def test_the_facts_files_are_a_fact_book(blocks: Callable[..., list[str]], tmp_p
     (tmp_path / "facts.jsonl").write_text(fact)
     (item,) = KNOWLEDGE.load("facts")(folder=tmp_path).build(None)[1]
     assert (item.prompt, {item.options[i] for i in item.gold}) == ("The capital of Norway is [Y].", {"Oslo"})
+
+
+def test_the_lama_shaped_lines_are_facts_at_a_blank(blocks: Callable[..., list[str]], tmp_path: Path) -> None:
+    from harness.models.tiny_tokenizers import bert_tokenizer
+
+    (lines,) = blocks(ADDING, "jsonl")
+    (tmp_path / "capitals.jsonl").write_text(lines)
+    task = KNOWLEDGE.load("lama")(file=tmp_path / "capitals.jsonl")
+    assert list(task.probe_sentences()) == ["The capital of Norway is Oslo .", "The capital of Peru is Lima ."]
+    _, items = task.build(bert_tokenizer([lines.lower()] * 2, n_pieces=200))
+    assert [item.options for item in items] == [("Oslo",), ("Lima",)]
+
+
+def test_the_task_file_is_a_task_of_ones_own(blocks: Callable[..., list[str]], tmp_path: Path) -> None:
+    (text,) = (block for block in blocks(ADDING, "yaml") if block.startswith("task: riddles"))
+    (tmp_path / "riddles.yaml").write_text(text)
+    (tmp_path / "riddles.jsonl").write_text(
+        '{"question": "What has hands?", "choices": ["a clock", "a river"], "answer": 0}\n'
+    )
+    _, (item,) = KNOWLEDGE.load("lm_eval")(file=tmp_path / "riddles.yaml", metric="acc").build(None)
+    assert (item.options, item.gold) == (("a clock", "a river"), (0,))
 
 
 @pytest.mark.usefixtures("installed")

@@ -198,6 +198,18 @@ def test_rolling_texts_are_asked_where_a_metric_of_the_tasks_own_is_right_or_wro
     assert [task.outcome(item, scores(x)).correct for x in (-9.0, -11.0)] == [True, False]
 
 
+def test_a_perplexity_is_measured_text_by_text_and_nothing_is_right(make: Make) -> None:
+    own = {"output_type": "loglikelihood_rolling", "doc_to_choice": None, "doc_to_text": "", "doc_to_target": "{{question}}"}
+    task = make(changes={**own, "metric_list": [{"metric": "word_perplexity"}]}, metric="word_perplexity")
+    info, items = task.build(None)  # type: ignore[arg-type]
+    outcomes = [task.outcome(item, scores(-6.0 - i)) for i, item in enumerate(items)]
+    assert (info.score_class, info.pooled, info.chance) == ("perplexity", False, 0.0)
+    assert not any(one.correct for one in outcomes)
+    n_words = [len(row["question"].split()) for row in QUESTIONS[: len(items)]]
+    assert [one.margin_nats for one in outcomes] == pytest.approx([-(6 + i) / n for i, n in enumerate(n_words)])
+    assert [one.option_logliks_nats for one in outcomes] == [(-6.0 - i,) for i in range(len(items))]
+
+
 # ------------------------------------------------------------------------------------------------ what comes back
 
 
@@ -391,7 +403,7 @@ def test_the_digest_is_made_once_an_object(make: Make, folder: Path) -> None:
         (GENERATION, "acc", "right or wrong for each item: exact_match;"),
         (
             {**CHOICE, "output_type": "loglikelihood_rolling", "metric_list": None},
-            "word_perplexity",
+            "acc",
             "word_perplexity, byte_perplexity, bits_per_byte; none of them is right or wrong for each item; the task can't be",
         ),
     ],

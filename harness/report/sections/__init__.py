@@ -19,6 +19,7 @@ SECTIONS = Shelf(
         "answer": "harness.report.sections.answer:view_answer",
         "cells": "harness.report.sections.cells:view_cells",
         "flips": "harness.report.sections.flips:view_flips",
+        "perplexity": "harness.report.sections.perplexity:view_perplexity",
         "relations": "harness.report.sections.relations:view_relations",
         "history": "harness.report.sections.history:view_history",
         "provenance": "harness.report.sections.provenance:view_provenance",

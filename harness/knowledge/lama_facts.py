@@ -1,0 +1,125 @@
+"""LAMA's facts, whichever way they are laid out: the mirror's flat tables, the hub's original ones, JSON lines of one's own.
+
+A row is a fact: a relation, a subject, an object, and the template of its sentence (``[X] was born in [Y] .``) or the
+sentence itself with ``[MASK]`` in its blank, or both. The columns that are read:
+
+===========  ==========================================  ======================================
+what         column                                      needed
+===========  ==========================================  ======================================
+relation     ``predicate_id``, else ``pred``             yes
+subject      ``sub_label``, else ``sub``                 yes
+object       ``obj_label``                               yes
+template     ``template``                                one of the two, in the table
+sentence     ``masked_sentence``, ``masked_sentences``   one of the two, in the table
+===========  ==========================================  ======================================
+
+SQuAD's table has no relation on the hub: it is its own. On the hub a fact has a row for each evidence sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import ConfigError, FileFormatError
+from harness.knowledge.converted import ConvertedParquet
+from harness.knowledge.data_source import PlainFiles, Source
+from harness.knowledge.mirror import ParquetFolder, listed
+
+HUB_PATH = "facebook/lama"
+PARTS = ("trex", "google_re", "conceptnet", "squad")
+MASK = "[MASK]"
+
+_COLUMNS = {"relation": ("predicate_id", "pred"), "subject": ("sub_label", "sub"), "object": ("obj_label",)}
+_TEXTS = {"template": ("template",), "sentence": ("masked_sentence", "masked_sentences")}
+
+
+@dataclass(frozen=True, slots=True)
+class LamaFact:
+    """One row. ``template`` and ``sentence`` are None where the row has none."""
+
+    relation: str
+    subject: str
+    object: str
+    template: str | None
+    sentence: str | None
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What makes two rows one fact: relation, subject and object; where there is no template, the sentence too."""
+        own = () if self.template else (self.sentence or "",)
+        return (self.relation, self.subject, self.object, *own)
+
+
+@dataclass(frozen=True, slots=True)
+class LamaTable:
+    """Where the facts come from: one split of a source. ``what`` names it in messages."""
+
+    source: Source
+    split: str
+    what: str
+
+    @classmethod
+    def of_part(cls, part: str, data: Path | None) -> LamaTable:
+        """A part of LAMA out of the mirror, else from the hub. Raises ConfigError, DownloadError."""
+        if part not in PARTS:
+            raise ConfigError(f"LAMA has no part {part!r}: it has {listed(PARTS)}; correct the matrix.")
+        if data is not None and (data / HUB_PATH).is_dir():
+            folder = ParquetFolder.of(data / HUB_PATH, HUB_PATH, part, {})
+            split = "test" if "test" in folder.files else "train"  # the hub calls its one split so
+            return cls(folder, split, f"{HUB_PATH}/{part}")
+        looked_for = f"there is no folder {data / HUB_PATH}" if data is not None else "no mirror was given"
+        return cls(ConvertedParquet.at_head(HUB_PATH, part, looked_for), "train", f"{HUB_PATH}/{part}")
+
+    @classmethod
+    def of_file(cls, file: Path) -> LamaTable:
+        """JSON lines of one's own. Raises ConfigError."""
+        if not file.is_file():
+            raise ConfigError(f"the facts {file} are not there: expected a file of JSON lines; correct `file` in the matrix.")
+        return cls(PlainFiles("json", {"test": (file,)}, {}), "test", file.name)
+
+    def facts(self) -> tuple[LamaFact, ...]:
+        """Every row, in order. Raises FileFormatError (missing columns, empty cells), ConfigError (no rows)."""
+        table = self.source.load([self.split])[self.split]
+        if not len(table):
+            raise ConfigError(f"{self.what} has no rows in its split {self.split!r}: there is nothing to ask; restore it.")
+        return read_table(table, self.what)
+
+
+def read_table(table: Any, what: str) -> tuple[LamaFact, ...]:
+    """The facts of a ``datasets.Dataset`` of either layout. Raises FileFormatError."""
+    names: list[str] = list(table.column_names)
+    known = {**_COLUMNS, **_TEXTS}
+    found = {key: next((name for name in choices if name in names), None) for key, choices in known.items()}
+    columns: dict[str, Sequence[Any]] = {key: table[name] for key, name in found.items() if name is not None}
+    if "relation" not in columns and "id" in names:  # SQuAD, as the hub has it
+        columns["relation"] = ["Squad"] * len(table)
+    missing = [" or ".join(choices) for key, choices in _COLUMNS.items() if key not in columns]
+    if not columns.keys() & _TEXTS.keys():
+        missing.append("template or masked_sentence")
+    if missing:
+        raise FileFormatError(
+            f"{what} has no column {'; no column '.join(missing)}: it has {listed(names)}; expected relation, "
+            "subject, object and a template or a masked sentence."
+        )
+    rows = zip(*(columns.get(key, [None] * len(table)) for key in known), strict=True)
+    return tuple(_fact(row, f"{what}, row {number}") for number, row in enumerate(rows, start=1))
+
+
+def _fact(row: tuple[Any, ...], what: str) -> LamaFact:
+    relation, subject, answer, template, sentence = (_text(value) for value in row)
+    if not relation or not subject or not answer:
+        raise FileFormatError(f"{what}: relation {relation!r}, subject {subject!r}, object {answer!r}: expected text in each.")
+    if template and (template.count("[X]") != 1 or template.count("[Y]") != 1):
+        raise FileFormatError(f"{what}: the template {template!r} must hold one [X] and one [Y]; correct it.")
+    relation = relation.rpartition("/")[2]  # Google-RE's are "/people/person/place_of_birth" on the hub
+    return LamaFact(relation, subject, answer, template or None, sentence or None)
+
+
+def _text(value: Any) -> str:
+    """The cell's text without space around it; LAMA's JSON files have sentences in lists of one."""
+    if isinstance(value, list) and value:
+        value = value[0]
+    return str(value).strip() if value is not None else ""

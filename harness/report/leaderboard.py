@@ -1,0 +1,176 @@
+"""The leaderboard: cells by tasks, each mean with its interval, the best in bold only where it is significantly the best.
+
+A task's items are averaged one by one ("micro"); where they come in ten relations or more the interval is cluster-robust, and
+the mean over relations ("macro") stands beside it. Tasks that rank many answers have P@10 and MRR, too. Dense cells come first
+and are references: the best is sought among the other rows, by a paired test of the best against the second on the items that
+both have, one test a column. Perplexities have a section of the report (``sections.perplexity``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from harness.core.columns import StoredItems
+from harness.core.records import Cell, CellRun, Outcomes, TaskRun
+from harness.core.verdicts import Estimate, NotEstimable
+from harness.report.bundle import RunBundle
+from harness.stats.clusters import FEWEST_CLUSTERS
+from harness.stats.continuous import paired_t
+from harness.stats.intervals import wilson
+from harness.stats.macro import macro_mean, micro_mean, p_same_macro, p_same_micro
+from harness.stats.paired import mcnemar_midp
+
+LEVEL = 0.95
+MANY_ANSWERS_CHANCE = 0.1
+"""Where guessing is right less often than this, P@10 says something."""
+
+Measure = Literal["right", "P@10", "MRR"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What a column shows: a task's mean of right answers, P@10 or 1/rank, by item or by relation first."""
+
+    task: str
+    measure: Measure
+    is_macro: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One mean; ``n_items`` of ``n_all`` were measured. ``is_best``: significantly better than the second best."""
+
+    mean: Estimate
+    n_items: int
+    n_all: int
+    is_best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """Rows in order, dense ones first; a missing entry was not measured."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Cell, ...]
+    entries: Mapping[tuple[Cell, Column], Entry]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """One task of one row: its outcomes and each item's relation, as a number that all rows share."""
+
+    outcomes: Outcomes
+    relations: np.ndarray
+    n_all: int
+
+    def values(self, measure: Measure) -> np.ndarray:
+        ranks = self.outcomes.ranks
+        made = {
+            "right": self.outcomes.correct.astype(np.float64),
+            "P@10": (ranks <= 10).astype(np.float64),
+            "MRR": 1.0 / ranks,
+        }
+        return made[measure]
+
+
+def make_leaderboard(bundle: RunBundle) -> Leaderboard:
+    """The leaderboard of a run; a dense cell that the run left out is taken from its baseline."""
+    tasks: dict[str, dict[Cell, _Asked]] = {}
+    chances: dict[str, float] = {}
+    for name in bundle.task_names:
+        runs = [entry.runs[name] for entry in bundle.cells if isinstance(entry, CellRun) and name in entry.runs]
+        runs = [run for run in runs if len(run.outcomes) and run.info.score_class != "perplexity"]
+        if runs:
+            tasks[name] = _rows_of(name, runs, bundle)
+            chances[name] = min(run.info.chance for run in runs)
+    cells = list(dict.fromkeys(cell for rows in tasks.values() for cell in rows))
+    order = list(dict.fromkeys(cell.model for cell in cells))
+    cells.sort(key=lambda cell: (not cell.is_dense, order.index(cell.model)))
+    columns = [column for name, rows in tasks.items() for column in _columns(name, rows, chances[name])]
+    entries: dict[tuple[Cell, Column], Entry] = {}
+    for column in columns:
+        rows = tasks[column.task]
+        means = {cell: mean for cell, asked in rows.items() if (mean := _mean(asked, column)) is not None}
+        best = _best({cell: mean for cell, mean in means.items() if not cell.is_dense}, rows, column)
+        for cell, mean in means.items():
+            entries[cell, column] = Entry(mean, len(rows[cell].outcomes), rows[cell].n_all, cell == best)
+    return Leaderboard(tuple(columns), tuple(cells), entries)
+
+
+def _rows_of(name: str, runs: Sequence[TaskRun], bundle: RunBundle) -> dict[Cell, _Asked]:
+    """A task's rows. Relations are known where items are: a baseline's items are looked up among those of the runs."""
+    group_of = {digest: group for run in runs for digest, group in zip(run.outcomes.digests, _groups(run), strict=True)}
+    number = {group: i for i, group in enumerate(sorted(set(group_of.values())))}
+    rows = {Cell.parse(run.cell): _asked(run.outcomes, group_of, number, run.info.n_items) for run in runs}
+    for reference in bundle.dense.values():
+        outcomes = reference.outcomes.get(name)
+        if reference.cell not in rows and outcomes is not None and set(outcomes.digests) <= set(group_of):
+            rows[reference.cell] = _asked(outcomes, group_of, number, reference.tasks[name].n_items)
+    return rows
+
+
+def _groups(run: TaskRun) -> Sequence[str]:
+    return run.items.labels()[1] if isinstance(run.items, StoredItems) else [item.group for item in run.items]
+
+
+def _asked(outcomes: Outcomes, group_of: Mapping[str, str], number: Mapping[str, int], n_all: int) -> _Asked:
+    return _Asked(outcomes, np.array([number[group_of[digest]] for digest in outcomes.digests], dtype=np.int64), n_all)
+
+
+def _columns(name: str, rows: Mapping[Cell, _Asked], chance: float) -> list[Column]:
+    has_relations = any(len(np.unique(asked.relations)) >= FEWEST_CLUSTERS for asked in rows.values())
+    measures: list[Measure] = ["right", "P@10", "MRR"] if chance < MANY_ANSWERS_CHANCE else ["right"]
+    means = (True, False) if has_relations else (False,)
+    return [Column(name, measure, is_macro) for measure in measures for is_macro in means]
+
+
+def _mean(asked: _Asked, column: Column) -> Estimate | None:
+    values, relations = asked.values(column.measure), _numbered(asked.relations)
+    n_relations = int(relations.max()) + 1
+    found: Estimate | NotEstimable
+    if column.is_macro:
+        found = macro_mean(values, relations, LEVEL)
+    elif n_relations >= FEWEST_CLUSTERS:
+        found = micro_mean(values, relations, LEVEL)
+    elif column.measure == "MRR":
+        found = paired_t(values, 0.0, LEVEL).mean if len(values) > 1 else NotEstimable("one item")
+    else:
+        found = wilson(int(values.sum()), len(values), LEVEL)
+    return found if isinstance(found, Estimate) else None
+
+
+def _best(means: Mapping[Cell, Estimate], rows: Mapping[Cell, _Asked], column: Column) -> Cell | None:
+    """The row that is significantly better than the second best; None where there is none, or they share no items."""
+    ranked = sorted(means, key=lambda cell: -means[cell].value)
+    if len(ranked) < 2:
+        return None
+    first, second = ranked[:2]
+    place = {digest: i for i, digest in enumerate(rows[second].outcomes.digests)}
+    shared = [(i, place[d]) for i, d in enumerate(rows[first].outcomes.digests) if d in place]
+    if len(shared) < 2:
+        return None
+    here, there = (np.array(side) for side in zip(*shared, strict=True))
+    one, other = rows[first].values(column.measure)[here], rows[second].values(column.measure)[there]
+    p = _p_same(one, other, _numbered(rows[first].relations[here]), column)
+    return first if one.mean() > other.mean() and not isinstance(p, NotEstimable) and p < 1 - LEVEL else None
+
+
+def _p_same(one: np.ndarray, other: np.ndarray, relations: np.ndarray, column: Column) -> float | NotEstimable:
+    if column.is_macro:
+        return p_same_macro(one, other, relations)
+    if int(relations.max()) + 1 >= FEWEST_CLUSTERS:
+        return p_same_micro(one, other, relations)
+    if column.measure == "MRR":
+        made = paired_t(other - one, 0.0, LEVEL)
+        return 2 * min(made.p_above, made.p_below)
+    n_better, n_worse = int((one > other).sum()), int((one < other).sum())
+    return min(1.0, 2 * float(mcnemar_midp(n_better, n_worse)))
+
+
+def _numbered(relations: np.ndarray) -> np.ndarray:
+    """The relations that are there, numbered from 0 on without a gap."""
+    return np.unique(relations, return_inverse=True)[1]

@@ -1,0 +1,151 @@
+"""Perplexity beside the tasks, against the dense model: where one says that something was lost and the other does not.
+
+A perplexity is compared text by text (paired t on nats a word, or a byte), a task item by item (Tango). Hoang et al. (2023)
+and Jaiswal et al. (2023) found both kinds of disagreement: perplexity hardly moves while knowledge goes, or moves alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.core.records import Cell, Outcomes
+from harness.report import format as fmt
+from harness.report.bundle import RunBundle
+from harness.report.pairs import Against, Compared, Pair, compared, count_changes
+from harness.report.view import anchor
+from harness.stats.continuous import PairedT, paired_t
+from harness.stats.paired import tango_interval
+
+LEVEL = 0.95
+DENSE: Against = "dense model"
+
+
+@dataclass(frozen=True, slots=True)
+class PerplexityRow:
+    """One task beside the perplexity. ``loss`` is the share of items lost net of the dense model's, in points."""
+
+    task: str
+    loss: str
+    interval: str
+    word: str
+    disagrees: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PerplexityTable:
+    """One perplexity task of one compressed cell; ``change`` is in nats a word (or byte), positive = less likely now."""
+
+    cell: str
+    task: str
+    id: str
+    now: str
+    dense: str
+    change: str
+    interval: str
+    n_texts: str
+    summary: str
+    rows: tuple[PerplexityRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PerplexityView:
+    """All of them."""
+
+    title: str
+    tables: tuple[PerplexityTable, ...]
+
+
+def view_perplexity(bundle: RunBundle) -> PerplexityView:
+    """The perplexities of a run, each beside the tasks of its cell."""
+    return PerplexityView("Perplexity beside the tasks", tuple(_tables(bundle)))
+
+
+def perplexity(outcomes: Outcomes) -> float:
+    """exp(-Σ log-likelihood / Σ words) over all texts, as lm-eval has it; the words (or bytes) are a text's log-likelihood
+    over its margin. Raises ValueError where scores were not kept."""
+    if outcomes.option_logliks_nats is None:
+        raise ValueError("a perplexity needs the texts' log-likelihoods")
+    logliks = outcomes.option_logliks_nats.values
+    return math.exp(-logliks.sum() / (logliks / outcomes.margins_nats).sum())
+
+
+def _tables(bundle: RunBundle) -> Iterable[PerplexityTable]:
+    found = compared(bundle)
+    for (cell, name), one in found.items():
+        made = one.pairs.get(DENSE)
+        if one.run.info.score_class != "perplexity" or made is None or Cell.parse(cell).is_dense or len(one.run.outcomes) < 2:
+            continue
+        tasks = [(task, other) for (its_cell, task), other in found.items() if its_cell == cell and task != name]
+        yield _table(name, one, made, tasks)
+
+
+def _table(name: str, one: Compared, made: Pair, tasks: Iterable[tuple[str, Compared]]) -> PerplexityTable:
+    now, places = one.run.outcomes, made.places
+    worse_by = made.reference.margins_nats[places] - now.margins_nats
+    change = paired_t(worse_by, 0.0, LEVEL)
+    rows = tuple(_row(task, pair, change) for task, other in tasks if (pair := _tested(other)) is not None)
+    n = sum(row.disagrees for row in rows)
+    return PerplexityTable(
+        cell=one.run.cell,
+        task=fmt.visible(name),
+        id=anchor("perplexity", one.run.cell, name),
+        now=fmt.nats(perplexity(now)),
+        dense=fmt.nats(perplexity(_taken(made.reference, places))),
+        change=_signed(change.mean.value),
+        interval=f"[{_signed(change.mean.low)}, {_signed(change.mean.high)}]",
+        n_texts=fmt.count(len(now)),
+        summary=f"{_moved(change)}; {fmt.plural(n, 'task')} of {len(rows)} say otherwise" if rows else _moved(change),
+        rows=rows,
+    )
+
+
+def _tested(other: Compared) -> Pair | None:
+    """A task beside its dense model's answers; None where there are none, or it is a perplexity too."""
+    return None if other.run.info.score_class == "perplexity" else other.pairs.get(DENSE)
+
+
+def _row(task: str, pair: Pair, change: PairedT) -> PerplexityRow:
+    counts = count_changes(pair.was_right, pair.run.outcomes.correct)
+    low, high = tango_interval(counts.n_lost, counts.n_gained, counts.n_items, LEVEL)
+    is_lost, is_worse = low > 0, change.mean.low > 0
+    words = {
+        (True, True): "both fell",
+        (False, False): "neither fell clearly",
+        (True, False): "knowledge fell, perplexity did not",
+        (False, True): "perplexity rose, the task did not clearly fall",
+    }
+    return PerplexityRow(
+        task=fmt.visible(task),
+        loss=fmt.points(counts.loss),
+        interval=fmt.points_interval(low, high),
+        word=words[is_lost, is_worse],
+        disagrees=is_lost != is_worse,
+    )
+
+
+def _moved(change: PairedT) -> str:
+    if change.mean.low > 0:
+        return "less likely texts than the dense model finds them"
+    return "likelier texts than the dense model finds them" if change.mean.high < 0 else "no clear change of perplexity"
+
+
+def _signed(nats: float) -> str:
+    return f"{'+' if nats > 0 else ''}{fmt.nats(nats)}"
+
+
+def _taken(outcomes: Outcomes, places: np.ndarray) -> Outcomes:
+    """The outcomes at some places."""
+    rows = outcomes.option_logliks_nats
+    return Outcomes(
+        digests=tuple(outcomes.digests[i] for i in places.tolist()),
+        correct=outcomes.correct[places],
+        answers=outcomes.answers[places],
+        ranks=outcomes.ranks[places],
+        margins_nats=outcomes.margins_nats[places],
+        near_ties=outcomes.near_ties[places],
+        option_logliks_nats=None if rows is None else [rows[i] for i in places.tolist()],  # type: ignore[arg-type]
+    )

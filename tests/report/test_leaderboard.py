@@ -1,0 +1,108 @@
+"""The leaderboard: what stands in it, what is bold, and in which forms."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.core.records import CellRun, Outcomes
+from harness.report import RunBundle, make_leaderboard, render_leaderboard
+from harness.report.leaderboard import Column
+from harness.stats.intervals import wilson
+
+FACTS = Column("facts", "right", False)
+
+
+def with_right(entry: CellRun, task: str, right: np.ndarray) -> CellRun:
+    """A cell whose items of a task are right where ``right`` says so."""
+    run = entry.runs[task]
+    n = len(run.outcomes)
+    made = Outcomes(
+        digests=run.outcomes.digests,
+        correct=right[:n],
+        answers=run.outcomes.answers,
+        ranks=np.where(right[:n], 1, 3).astype(np.int32),
+        margins_nats=run.outcomes.margins_nats,
+        near_ties=run.outcomes.near_ties,
+        option_logliks_nats=run.outcomes.option_logliks_nats,
+    )
+    return replace(entry, runs={**entry.runs, task: replace(run, outcomes=made)})
+
+
+@pytest.fixture
+def two(bundle: RunBundle) -> Any:
+    """A bundle of one dense and two compressed cells whose facts are right in the shares that are asked for."""
+    cells = [entry for entry in bundle.cells if isinstance(entry, CellRun) and "facts" in entry.runs]
+    dense = next(entry for entry in cells if entry.record.cell.is_dense)
+    others = [
+        e for e in cells if not e.record.cell.is_dense and len(e.runs["facts"].outcomes) == len(dense.runs["facts"].outcomes)
+    ]
+
+    def make(first_right: int, second_right: int) -> tuple[RunBundle, CellRun, CellRun, CellRun]:
+        n = len(dense.runs["facts"].outcomes)
+        right = [np.arange(n) < k for k in (first_right, second_right)]
+        chosen = [with_right(e, "facts", r) for e, r in zip(others[:2], right, strict=True)]
+        kept = {dense.record.cell.id, *(e.record.cell.id for e in chosen)}
+        verdicts = tuple(v for v in bundle.verdicts if v.cell.id in kept)
+        made = replace(bundle, cells=(*chosen, dense), verdicts=verdicts, not_run=(), dense={})
+        return made, dense, chosen[0], chosen[1]
+
+    return make
+
+
+def test_dense_comes_first_and_every_share_has_its_interval(two: Any) -> None:
+    bundle, dense, first, second = two(60, 40)
+    board = make_leaderboard(bundle)
+    assert board.rows == tuple(entry.record.cell for entry in (dense, first, second))
+    n = len(first.runs["facts"].outcomes)
+    assert board.entries[first.record.cell, FACTS].mean == wilson(60, n, 0.95)
+    assert FACTS in board.columns
+
+
+def test_the_best_is_bold_only_where_it_is_significantly_best(two: Any) -> None:
+    for first_right, second_right, is_best in ((80, 40, True), (42, 41, False), (41, 41, False)):
+        bundle, dense, first, _ = two(first_right, second_right)
+        board = make_leaderboard(bundle)
+        best = {cell for cell in board.rows if board.entries[cell, FACTS].is_best}
+        assert best == ({first.record.cell} if is_best else set())
+        assert dense.record.cell not in best
+        rows = [line for line in render_leaderboard(board, "md").splitlines() if line.startswith("| `")]
+        place = 2 + board.columns.index(FACTS)
+        assert ["**" in row.split("|")[place] for row in rows] == [False, is_best, False]
+
+
+def test_csv_has_a_line_an_entry_and_latex_no_bare_special_signs(two: Any) -> None:
+    board = make_leaderboard(two(80, 40)[0])
+    rows = list(csv.DictReader(io.StringIO(render_leaderboard(board, "csv"))))
+    assert len(rows) == len(board.entries)
+    facts = [row for row in rows if (row["task"], row["measure"], row["mean"]) == ("facts", "right", "micro")]
+    assert [row["cell"] for row in facts] == [cell.id for cell in board.rows]
+    assert float(facts[1]["value"]) == board.entries[board.rows[1], FACTS].mean.value
+    latex = render_leaderboard(board, "latex")
+    body = latex.partition("\n")[2]
+    assert body.count("\\begin{tabular}") == body.count("\\end{tabular}") == 1
+    assert "\\textbf{" in body
+    assert not any(line.replace("\\_", "").count("_") for line in body.splitlines())
+    lines = [line for line in body.splitlines() if line.endswith("\\\\")]
+    assert {line.count("&") for line in lines} == {len(board.columns)}
+
+
+def test_relations_give_a_macro_column_beside_the_micro_one(synthetic: ModuleType, bundle: RunBundle) -> None:
+    board = make_leaderboard(bundle)
+    with_macro = {column.task for column in board.columns if column.is_macro}
+    for name in {column.task for column in board.columns}:
+        groups = {
+            item.group
+            for entry in bundle.cells
+            if isinstance(entry, CellRun) and name in entry.runs
+            for item in entry.runs[name].items
+        }
+        assert (name in with_macro) == (len(groups) >= 10)
+    text = render_leaderboard(board, "md")
+    assert len({line.count("|") - line.count("\\|") for line in text.splitlines() if line.startswith("|")}) == 1

@@ -1,0 +1,104 @@
+"""Perplexity beside the tasks: by hand, and in which words the two agree or do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.core.digest import digest_sequence
+from harness.core.ragged import Ragged
+from harness.core.records import CellRun, Item, Outcomes, TaskInfo, TaskRun
+from harness.report import Reference, RunBundle, report
+from harness.report.sections.perplexity import perplexity, view_perplexity
+
+ITEMS = tuple(Item(f"wikitext/{i}", "wikitext", "", (f"text {i}",), (0,)) for i in range(6))
+WORDS = np.array([100.0, 50.0, 200.0, 80.0, 120.0, 60.0])
+
+
+def measured(nats_a_word: np.ndarray) -> Outcomes:
+    logliks = -nats_a_word * WORDS
+    n = len(ITEMS)
+    return Outcomes(
+        digests=tuple(item.digest for item in ITEMS),
+        correct=np.zeros(n, dtype=np.bool_),
+        answers=np.full(n, -1, dtype=np.int32),
+        ranks=np.full(n, 2, dtype=np.int32),
+        margins_nats=-nats_a_word,
+        near_ties=np.zeros(n, dtype=np.bool_),
+        option_logliks_nats=Ragged.of([(x,) for x in logliks.tolist()]),
+    )
+
+
+def about(info: TaskInfo) -> TaskInfo:
+    digest = digest_sequence(item.digest for item in ITEMS)
+    return replace(
+        info, name="wikitext", score_class="perplexity", pooled=False, n_items=len(ITEMS), items_digest=digest, limit=None
+    )
+
+
+Make = Callable[[float], RunBundle]
+
+
+@pytest.fixture
+def make(bundle: RunBundle) -> Make:
+    """A run of one compressed cell and its dense one, whose texts cost so many nats a word more than the dense model's."""
+
+    def made(more_nats: float) -> RunBundle:
+        cells = [entry for entry in bundle.cells if isinstance(entry, CellRun)]
+        dense = next(entry for entry in cells if entry.record.cell.is_dense)
+        cell = next(e for e in cells if not e.record.cell.is_dense and e.record.cell.model == dense.record.cell.model)
+        before = np.linspace(3.0, 3.5, len(ITEMS))
+        wobble = np.array([0.01, -0.01, 0.02, -0.02, 0.01, -0.01])
+        entries = []
+        for entry, nats in ((dense, before), (cell, before + more_nats + wobble)):
+            info = about(next(iter(entry.record.tasks.values())))
+            run = TaskRun(entry.record.cell.id, info, ITEMS, measured(nats), "rolling/1", "measured")
+            record = replace(
+                entry.record,
+                tasks={**entry.record.tasks, "wikitext": info},
+                scorers={**entry.record.scorers, "wikitext": "rolling/1"},
+                origins={**entry.record.origins, "wikitext": "measured"},
+                wall_s={**entry.record.wall_s, "wikitext": 1.0},
+            )
+            entries.append(CellRun(record, {**entry.runs, "wikitext": run}))
+        kept = {entry.record.cell.id for entry in entries}
+        verdicts = tuple(verdict for verdict in bundle.verdicts if verdict.cell.id in kept)
+        references = {dense.record.cell.model: Reference.of_run(entries[0])}
+        return replace(bundle, cells=tuple(entries), verdicts=verdicts, dense=references, baselines={}, not_run=())
+
+    return made
+
+
+def test_a_perplexity_is_lm_evals() -> None:
+    nats = np.linspace(3.0, 3.5, len(ITEMS))
+    assert perplexity(measured(nats)) == pytest.approx(math.exp((nats * WORDS).sum() / WORDS.sum()))
+
+
+@pytest.mark.parametrize(
+    ("more_nats", "said"),
+    [
+        (0.4, "less likely texts than the dense model finds them"),
+        (0.0, "no clear change of perplexity"),
+        (-0.4, "likelier texts than the dense model finds them"),
+    ],
+)
+def test_a_table_says_how_texts_moved_and_what_each_task_says(more_nats: float, said: str, make: Make) -> None:
+    bundle = make(more_nats)
+    (table,) = view_perplexity(bundle).tables
+    assert table.summary.startswith(said)
+    assert float(table.change.replace("−", "-")) == pytest.approx(more_nats, abs=0.005)
+    assert {row.task for row in table.rows} == {name for name in bundle.cells[1].runs if name != "wikitext"}  # type: ignore[union-attr]
+    for row in table.rows:
+        is_lost = not row.interval.startswith(("[−", "[0"))
+        assert row.disagrees == (is_lost != (more_nats > 0))
+        assert row.word in {"both fell", "neither fell clearly"} if not row.disagrees else "perplexity" in row.word
+
+
+def test_the_section_is_on_the_page(make: Make) -> None:
+    page = report(make(0.4))["index.html"]
+    text = page.decode() if isinstance(page, bytes) else page
+    assert "wikitext" in text[text.index('id="perplexity"') :]
