@@ -5,7 +5,7 @@ the same bits everywhere. Importing a method, making one and asking for its reci
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.core.digest import digest_json
 from harness.core.records import CompressionRecord, Stability
@@ -23,6 +23,8 @@ COMPRESSION = Shelf(
         "none": "harness.compression.none:NoCompression",
         "rtn": "harness.compression.rtn:Rtn",
         "gptq": "harness.compression.gptq:Gptq",
+        "magnitude": "harness.compression.magnitude:Magnitude",
+        "last_dense": "harness.compression.last_dense:LastDense",
     },
 )
 
@@ -31,10 +33,17 @@ class CompressionMethod(Protocol):
     """The contract of the shelf. Quantization is simulated: what is written back are the dequantized weights, in the plain
     layers and the model's own dtype, so every engine scores them; bits and bytes are counted as the format stores them."""
 
-    name: ClassVar[str]
-    stability: ClassVar[Stability]
-    needs_text: ClassVar[bool]
-    """Whether ``compress`` and ``recipe`` need a calibration text; the others ignore it."""
+    @property
+    def name(self) -> str:
+        """Its name on the shelf; like the next two, an attribute of the class."""
+
+    @property
+    def stability(self) -> Stability:
+        """Whether doing it again gives the same bits everywhere."""
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether ``compress`` and ``recipe`` need a calibration text; the others ignore it."""
 
     def recipe(self, text: CalibrationText | None = None) -> dict[str, Any]:
         """Everything but the model that the result depends on, ready for JSON: fields, kernel version, and for methods

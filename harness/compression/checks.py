@@ -33,6 +33,17 @@ def check_count(method: str, field: str, value: object, least: int) -> None:
         raise ConfigError(f"{method}: {field} = {value!r} is not possible: expected a whole number of at least {least}.")
 
 
+def check_sparsity(method: str, sparsity: object) -> None:
+    """Raise ConfigError unless ``sparsity`` is a number in [0, 1).
+
+    >>> check_sparsity("magnitude", 30)
+    Traceback (most recent call last):
+    harness.core.errors.ConfigError: magnitude: sparsity = 30 is not possible: expected a share in [0, 1), 0.3 for 30 %.
+    """
+    if type(sparsity) not in (int, float) or not 0 <= sparsity < 1:  # type: ignore[operator]
+        raise ConfigError(f"{method}: sparsity = {sparsity!r} is not possible: expected a share in [0, 1), 0.3 for 30 %.")
+
+
 def check_layers(method: str, layers: Mapping[str, nn.Linear], group_size: int) -> None:
     """Raise CompressionError unless there are layers, ``group_size`` (0: whole rows) divides all their widths, and every
     weight is finite."""

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from harness.compression import COMPRESSION, CompressionMethod
 from harness.compression.calibration import CalibrationText, load_text, shipped_text
+from harness.compression.scopes import Scoped
 from harness.core.digest import digest_file, digest_json
 from harness.core.errors import ConfigError, StorageError
 from harness.core.probes import ProbeIndex
@@ -106,11 +107,10 @@ class Candidate:
         name, given = self.plan.compression
         fields = dict(given)
         source = fields.pop("calibration", None)
+        scope = fields.pop("scope", "all")
         if self.variant is not None and self.variant.seed is not None:
             fields["seed"] = self.variant.seed
-        method = cast(
-            CompressionMethod, make_method("compression", self.plan.cell.compression, COMPRESSION.load(name), fields)
-        )
+        method = Scoped(make_method("compression", self.plan.cell.compression, COMPRESSION.load(name), fields), scope)
         if not method.needs_text:
             return method, None
         return method, shipped_text() if source is None else load_text(self.base / source)

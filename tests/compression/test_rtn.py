@@ -19,6 +19,13 @@ from harness.core.errors import CompressionError, ConfigError
 from harness.models.digest import digest_weights
 from harness.models.loaded import LoadedModel
 
+RECIPES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "rtn": {"bits": 4},
+    "gptq": {"bits": 4},
+    "magnitude": {"sparsity": 0.5},
+    "last_dense": {"sparsity": 0.5},
+}
 N_LINEAR = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96)
 N_REST = 128 * 64 + 5 * 64  # tied embeddings once, norms
 
@@ -136,7 +143,7 @@ def test_recipes_are_asked_for_without_torch() -> None:
         "from harness.compression.calibration import CalibrationText\n"
         "text = CalibrationText('t', ('a',))\n"
         f"for name in {sorted(COMPRESSION)!r}:\n"
-        "    made = COMPRESSION.load(name)(**({} if name == 'none' else {'bits': 4}))\n"
+        f"    made = COMPRESSION.load(name)(**{RECIPES!r}[name])\n"
         "    made.recipe(text)\n"
         "assert not {'torch', 'transformers', 'llmcompressor'} & set(sys.modules), sorted(sys.modules)\n"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from harness.compression import COMPRESSION, recipe_digest
 from harness.compression.calibration import CalibrationText
+from harness.compression.scopes import layers_of_scope
 from harness.core.digest import digest_sequence
 from harness.core.errors import ConfigError
 from harness.core.records import CompressionRecord
@@ -32,6 +34,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "none": {},
     "rtn": {"bits": 4, "group_size": 16},
     "gptq": {"bits": 4, "group_size": 16, "n_samples": 4, "sample_tokens": 32},
+    "magnitude": {"sparsity": 0.3},
+    "last_dense": {"sparsity": 0.3, "criterion": "random", "unit": "row"},
 }
 """The smallest recipe of each compression method for a tiny model; a new method needs a line here."""
 
@@ -41,6 +45,26 @@ NOT_FOR = {"gptq": {"seq2seq"}}
 ARCHITECTURES = ("llama", "opt", "bert", "roberta", "distilbert", "albert", "t5")
 """The class of every model in the registry, by transformers' ``model_type`` (Vicuna and WizardLM are of LLaMA's, Flan-T5 and
 LaMini-Flan-T5 of T5's); a new family needs one here, and in ``models.tiny``."""
+
+ATTENTION = {
+    "llama": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"],
+    "opt": ["self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj", "self_attn.out_proj"],
+    "bert": ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"],
+    "roberta": ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"],
+    "distilbert": ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"],
+    "albert": ["attention.query", "attention.key", "attention.value", "attention.dense"],
+    "t5": [f"{kind}.{part}" for kind in ("SelfAttention", "EncDecAttention") for part in "qkvo"],
+}
+FEED_FORWARD = {
+    "llama": ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"],
+    "opt": ["fc1", "fc2"],
+    "bert": ["intermediate.dense", "output.dense"],
+    "roberta": ["intermediate.dense", "output.dense"],
+    "distilbert": ["ffn.lin1", "ffn.lin2"],
+    "albert": ["ffn", "ffn_output"],
+    "t5": ["DenseReluDense.wi_0", "DenseReluDense.wi_1", "DenseReluDense.wo"],
+}
+"""The two parts of a block of each architecture, as its class in transformers calls them, read off by hand."""
 
 ASKED: dict[Reading, tuple[Request, Request]] = {
     "continuation": (Request("the", " sea"), Request("", "a b")),
@@ -119,6 +143,25 @@ def test_a_family_knows_its_linear_layers_and_its_weights_digest(architecture: s
     assert digest_weights(loaded.module) == loaded.weights_digest
     assert 0 <= loaded.document_start_id < loaded.module.get_input_embeddings().num_embeddings
     assert MODELS.load(loaded.family)().load_tokenizer(loaded.folder).get_vocab() == loaded.tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_scopes_partition_a_models_linear_layers(architecture: str, folders: dict[str, Path]) -> None:
+    loaded = load(folders, architecture)
+    layers = MODELS.load(loaded.family)().linear_layers(loaded)
+    attention, feed_forward = (layers_of_scope(layers, scope) for scope in ("attention", "feed_forward"))
+    assert layers_of_scope(layers, "all") == layers == {name: {**attention, **feed_forward}[name] for name in layers}
+    assert not set(attention) & set(feed_forward)
+    assert {_within(name) for name in attention} == set(ATTENTION[architecture])
+    assert {_within(name) for name in feed_forward} == set(FEED_FORWARD[architecture])
+    n_blocks = 4 if architecture == "t5" else 1 if architecture == "albert" else 2  # ALBERT's share one
+    n_attention = 24 if architecture == "t5" else 4 * n_blocks  # T5's decoder blocks have two
+    assert (len(attention), len(feed_forward)) == (n_attention, n_blocks * len(FEED_FORWARD[architecture]))
+
+
+def _within(name: str) -> str:
+    """What a module is called within its block."""
+    return re.split(r"(?:layers|layer|block|albert_layers)\.\d+\.", name)[-1]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
