@@ -23,15 +23,23 @@ COMPRESSION = Shelf(
         "none": "harness.compression.none:NoCompression",
         "rtn": "harness.compression.rtn:Rtn",
         "gptq": "harness.compression.gptq:Gptq",
+        "awq": "harness.compression.awq:Awq",
+        "sparsegpt": "harness.compression.sparsegpt:SparseGpt",
+        "wanda": "harness.compression.wanda:Wanda",
         "magnitude": "harness.compression.magnitude:Magnitude",
         "last_dense": "harness.compression.last_dense:LastDense",
+        "int8_dynamic": "harness.compression.int8_dynamic:Int8Dynamic",
+        "noise": "harness.compression.noise:Noise",
+        "artifact": "harness.compression.artifact:Artifact",
+        "steps": "harness.compression.steps:Steps",
     },
 )
 
 
 class CompressionMethod(Protocol):
     """The contract of the shelf. Quantization is simulated: what is written back are the dequantized weights, in the plain
-    layers and the model's own dtype, so every engine scores them; bits and bytes are counted as the format stores them."""
+    layers and the model's own dtype, so every engine scores them; bits and bytes are counted as the format stores them. A
+    method whose format rounds inputs too has the layers do so (``compression.inputs``)."""
 
     @property
     def name(self) -> str:

@@ -72,7 +72,8 @@ class LastDense:
         )
 
     def _mask(self, weight: Tensor) -> Tensor:
-        from harness.compression.masks import random_mask, smallest_masks
+        from harness.compression.draws import random_mask
+        from harness.compression.masks import smallest_masks
 
         units = weight.float().abs().sum(1, keepdim=True) if self.unit == "row" else weight
         n_pruned = round(self.sparsity * units.numel())

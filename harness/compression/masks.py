@@ -6,15 +6,12 @@ number of layers is counted in two passes, without the memory of a second copy o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-from harness.core.digest import digest_text
 
 _HALF_BITS = 16
 
@@ -37,15 +34,6 @@ def smallest_masks(weights: Sequence[Float[Tensor, ...]], n_pruned: int) -> Iter
         chosen = ties & (ties.cumsum(0) <= n_ties)
         n_ties -= int(chosen.sum())
         yield ((sizes < threshold) | chosen).reshape(weight.shape)
-
-
-def random_mask(shape: Sequence[int], n_pruned: int, name: str) -> Bool[Tensor, ...]:
-    """A mask with ``n_pruned`` elements drawn without replacement from the generator ``name``, the same on every machine."""
-    n_all = math.prod(shape)
-    draws = np.random.Generator(np.random.PCG64(int(digest_text(name), 16))).random(n_all)
-    mask = torch.zeros(n_all, dtype=torch.bool)
-    mask[torch.from_numpy(np.argsort(draws, kind="stable")[:n_pruned].copy())] = True
-    return mask.reshape(tuple(shape))
 
 
 def _size_bits(weight: Float[Tensor, ...]) -> Int[Tensor, " n"]:

@@ -6,6 +6,7 @@ distributions add entries through the entry point group ``harness.<shelf>``; a n
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from harness.core.errors import MissingDependencyError, UnknownNameError
+from harness.core.errors import ConfigError, MissingDependencyError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,15 @@ class Shelf(Mapping[str, str]):
     def _all(self) -> dict[str, str]:
         plugged = {entry.name: entry.value for entry in entry_points(group=f"harness.{self.name}")}
         return {**plugged, **self.table}
+
+
+def construct(kind: str, name: str, entry: Any, fields: Mapping[str, Any]) -> Any:
+    """An entry (a dataclass) made from a file's fields. Raises ConfigError naming it for unknown or missing fields."""
+    try:
+        return entry(**fields)
+    except TypeError as error:
+        known = ", ".join(field.name for field in dataclasses.fields(entry)) or "none"
+        raise ConfigError(f"{kind} {name!r} of the matrix: {error}; its fields are: {known}.") from error
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

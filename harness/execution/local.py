@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from harness.baseline import Baseline
 from harness.core.digest import digest_json
@@ -24,7 +24,7 @@ from harness.execution.store import Circumstances, Store, StoredResult
 from harness.execution.tasks import check_kind, make_task, probe_index
 from harness.knowledge import KnowledgeTask
 from harness.models.digest import digest_config
-from harness.models.sources import ResolvedModel, parse_source, resolve
+from harness.models.sources import ResolvedModel, anchored, resolve
 from harness.scoring import GENERATORS, SCORERS, Generator, Scorer, Tokenizer
 from harness.stats.sequential import ROUND_SHARES
 
@@ -66,21 +66,8 @@ def measure_cell(
     base = matrix.path.parent
     made = {name: make_task(name, plan.tasks[name], base, limit=options.limit, data=options.data) for name in tasks}
     scorers = {name: check_kind(plan, name, task) for name, task in made.items()}
-    dense = resolve_model(plan.model, base, store, progress)
-    device, dtype = _place(options.device, plan.model.dtype)
-    config_digest = digest_config(dense.folder)
-    candidate = Candidate(
-        plan=plan,
-        dense=dense,
-        config_digest=config_digest,
-        store=store,
-        device=device,
-        dtype=dtype,
-        probes=lambda: probe_index(plan, base, options.data),
-        base=base,
-        fresh=options.fresh,
-        variant=options.variant,
-    )
+    candidate = make_candidate(matrix, plan, options=options, store=store, progress=progress)
+    dense, device, dtype = candidate.dense, candidate.device, candidate.dtype
     weights = candidate.weights()
     threads = options.variant.threads if options.variant else None
     with limit_threads(threads):
@@ -89,7 +76,7 @@ def measure_cell(
         model_source=plan.model.source,
         dense_digest=dense.weights_digest,
         weights_digest=weights.weights_digest,
-        config_digest=config_digest,
+        config_digest=candidate.config_digest,
         tokenizer_digest=dense.tokenizer_digest,
         recovery_digest=candidate.recovery_digest(),
         engine=engine,
@@ -116,6 +103,25 @@ def measure_cell(
     measurement = _Measurement(candidate, provenance, made, scorers, options, store, baseline, progress)
     with limit_threads(threads):
         return measurement.run(cell_run, undecided)
+
+
+def make_candidate(matrix: Matrix, plan: CellPlan, *, options: MeasureOptions, store: Store, progress: Progress) -> Candidate:
+    """The model of a cell, resolved but not yet made. Raises HarnessError where there is none."""
+    base = matrix.path.parent
+    dense = resolve_model(plan.model, base, store, progress)
+    device, dtype = _place(options.device, plan.model.dtype)
+    return Candidate(
+        plan=plan,
+        dense=dense,
+        config_digest=digest_config(dense.folder),
+        store=store,
+        device=device,
+        dtype=dtype,
+        probes=lambda: probe_index(plan, base, options.data),
+        base=base,
+        fresh=options.fresh,
+        variant=options.variant,
+    )
 
 
 def _as_measured(provenance: Provenance, circumstances: Sequence[Circumstances]) -> Provenance:
@@ -254,10 +260,7 @@ def crashed(plan: CellPlan, error: Exception) -> CellFailure:
 
 def resolve_model(model: ModelEntry, base: Path, store: Store, progress: Progress) -> ResolvedModel:
     """The local folder of a matrix entry's source; relative paths start at ``base``, the matrix's folder."""
-    source: Any = parse_source(model.source)
-    kind = model.source.partition(":")[0]
-    spec = f"{kind}:{base / Path(source.path).expanduser()}" if kind in ("dir", "gguf") else model.source
-    return resolve(spec, model.sha256, store.root, progress.say)
+    return resolve(anchored(model.source, base), model.sha256, store.root, progress.say)
 
 
 def _place(device: str, dtype: str) -> tuple[str, str]:

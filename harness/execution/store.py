@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,12 +33,14 @@ MANIFEST = "manifest.json"
 
 @record
 class WeightsManifest:
-    """Compressed weights in the store. ``weights_digest`` is of the whole model after compression."""
+    """Compressed weights in the store. ``weights_digest`` is of the whole model after compression, and of ``inputs``: what
+    the layers round their inputs to (``compression.inputs``), by module name."""
 
     schema_version: int
     weights_digest: str
     compression: CompressionRecord
     files: dict[str, str]
+    inputs: dict[str, str] = field(default_factory=dict)
     digest: str = ""
 
 

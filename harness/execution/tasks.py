@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from harness.core.errors import ConfigError
 from harness.core.probes import ProbeIndex
-from harness.execution.candidate import make_method
+from harness.core.shelf import construct
 from harness.execution.matrix import CellPlan, TaskEntry
 from harness.knowledge import KNOWLEDGE, KnowledgeTask
 from harness.scoring import identity_of
@@ -28,7 +28,7 @@ def make_task(name: str, entry: TaskEntry, base: Path, *, limit: int | None = No
             fields[key] = base / path
     if "data" in suite.__dataclass_fields__:
         fields["data"] = data
-    return cast(KnowledgeTask, make_method("task", name, suite, fields))
+    return cast(KnowledgeTask, construct("task", name, suite, fields))
 
 
 def check_kind(plan: CellPlan, name: str, task: KnowledgeTask) -> str:

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from harness.compression.draws import random_mask
 from harness.compression.last_dense import LastDense
 from harness.compression.magnitude import Magnitude
-from harness.compression.masks import random_mask, smallest_masks
+from harness.compression.masks import smallest_masks
 from harness.core.errors import CompressionError, ConfigError
 from harness.models.loaded import LoadedModel
 

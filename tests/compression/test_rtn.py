@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +24,15 @@ RECIPES: dict[str, dict[str, Any]] = {
     "none": {},
     "rtn": {"bits": 4},
     "gptq": {"bits": 4},
+    "awq": {"bits": 4},
+    "sparsegpt": {"sparsity": 0.5},
+    "wanda": {"sparsity": 0.5},
     "magnitude": {"sparsity": 0.5},
     "last_dense": {"sparsity": 0.5},
+    "int8_dynamic": {},
+    "noise": {"share": 0.1},
+    "artifact": {"folder": str(Path(__file__).parents[2] / "suites" / "models" / "tiny-bert")},
+    "steps": {"steps": [{"method": "rtn", "bits": 4}]},
 }
 N_LINEAR = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96)
 N_REST = 128 * 64 + 5 * 64  # tied embeddings once, norms
