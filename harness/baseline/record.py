@@ -121,8 +121,13 @@ def make_baseline(run: CellRun, reason: str, noise_runs: Sequence[NoiseRun] = ()
 
 
 def digest_record(made: Any) -> str:
-    """The digest of a record's fields, but its field ``digest`` itself."""
-    return digest_json({key: value for key, value in as_mapping(made).items() if key != "digest"})
+    """The digest of a record's fields, but its field ``digest`` itself, and the cost of compressing where none was measured:
+    records older than that field keep their digest."""
+    fields = {key: value for key, value in as_mapping(made).items() if key != "digest"}
+    compression = fields.get("compression")
+    if isinstance(compression, dict) and compression.get("cost", ...) is None:
+        fields["compression"] = {key: value for key, value in compression.items() if key != "cost"}
+    return digest_json(fields)
 
 
 def sealed(made: T) -> T:

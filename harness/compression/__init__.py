@@ -5,7 +5,7 @@ the same bits everywhere. Importing a method, making one and asking for its reci
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.core.digest import digest_json
 from harness.core.records import CompressionRecord, Stability
@@ -23,18 +23,35 @@ COMPRESSION = Shelf(
         "none": "harness.compression.none:NoCompression",
         "rtn": "harness.compression.rtn:Rtn",
         "gptq": "harness.compression.gptq:Gptq",
+        "awq": "harness.compression.awq:Awq",
+        "sparsegpt": "harness.compression.sparsegpt:SparseGpt",
+        "wanda": "harness.compression.wanda:Wanda",
+        "magnitude": "harness.compression.magnitude:Magnitude",
+        "last_dense": "harness.compression.last_dense:LastDense",
+        "int8_dynamic": "harness.compression.int8_dynamic:Int8Dynamic",
+        "noise": "harness.compression.noise:Noise",
+        "artifact": "harness.compression.artifact:Artifact",
+        "steps": "harness.compression.steps:Steps",
     },
 )
 
 
 class CompressionMethod(Protocol):
     """The contract of the shelf. Quantization is simulated: what is written back are the dequantized weights, in the plain
-    layers and the model's own dtype, so every engine scores them; bits and bytes are counted as the format stores them."""
+    layers and the model's own dtype, so every engine scores them; bits and bytes are counted as the format stores them. A
+    method whose format rounds inputs too has the layers do so (``compression.inputs``)."""
 
-    name: ClassVar[str]
-    stability: ClassVar[Stability]
-    needs_text: ClassVar[bool]
-    """Whether ``compress`` and ``recipe`` need a calibration text; the others ignore it."""
+    @property
+    def name(self) -> str:
+        """Its name on the shelf; like the next two, an attribute of the class."""
+
+    @property
+    def stability(self) -> Stability:
+        """Whether doing it again gives the same bits everywhere."""
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether ``compress`` and ``recipe`` need a calibration text; the others ignore it."""
 
     def recipe(self, text: CalibrationText | None = None) -> dict[str, Any]:
         """Everything but the model that the result depends on, ready for JSON: fields, kernel version, and for methods

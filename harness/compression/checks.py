@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 QUANTIZED_BITS = (2, 3, 4, 8)
+PATTERNS = {"unstructured": "0:0", "2:4": "2:4"}
+"""Where pruned weights may lie, and llm-compressor's word for it."""
+
 _SMALLEST_LISTED_GROUP = 16
 
 
@@ -33,9 +36,39 @@ def check_count(method: str, field: str, value: object, least: int) -> None:
         raise ConfigError(f"{method}: {field} = {value!r} is not possible: expected a whole number of at least {least}.")
 
 
-def check_layers(method: str, layers: Mapping[str, nn.Linear], group_size: int) -> None:
-    """Raise CompressionError unless there are layers, ``group_size`` (0: whole rows) divides all their widths, and every
-    weight is finite."""
+def check_share(method: str, field: str, value: object) -> None:
+    """Raise ConfigError unless ``value`` is a number between 0 and 1, both left out."""
+    if not isinstance(value, int | float) or not 0 < value < 1:
+        raise ConfigError(f"{method}: {field} = {value!r} is not possible: expected a number between 0 and 1.")
+
+
+def check_sparsity(method: str, sparsity: object) -> None:
+    """Raise ConfigError unless ``sparsity`` is a number in [0, 1).
+
+    >>> check_sparsity("magnitude", 30)
+    Traceback (most recent call last):
+    harness.core.errors.ConfigError: magnitude: sparsity = 30 is not possible: expected a share in [0, 1), 0.3 for 30 %.
+    """
+    if type(sparsity) not in (int, float) or not 0 <= sparsity < 1:  # type: ignore[operator]
+        raise ConfigError(f"{method}: sparsity = {sparsity!r} is not possible: expected a share in [0, 1), 0.3 for 30 %.")
+
+
+def check_pattern(method: str, pattern: object, sparsity: object) -> None:
+    """Raise ConfigError unless ``pattern`` is known and ``sparsity`` is one that it can have.
+
+    >>> check_pattern("wanda", "2:4", 0.6)
+    Traceback (most recent call last):
+    harness.core.errors.ConfigError: wanda: sparsity = 0.6 is not possible with pattern = '2:4': expected 0.5.
+    """
+    check_choice(method, "pattern", pattern, tuple(PATTERNS))
+    check_sparsity(method, sparsity)
+    if pattern == "2:4" and sparsity != 0.5:
+        raise ConfigError(f"{method}: sparsity = {sparsity!r} is not possible with pattern = '2:4': expected 0.5.")
+
+
+def check_layers(method: str, layers: Mapping[str, nn.Linear], group_size: int, multiple: int = 1) -> None:
+    """Raise CompressionError unless there are layers, ``group_size`` (0: whole rows) and ``multiple`` divide all their widths,
+    and every weight is finite."""
     if not layers:
         raise CompressionError(f"{method}: there is no linear layer to compress: the scope or pattern matches nothing.")
     for name, layer in layers.items():
@@ -44,6 +77,11 @@ def check_layers(method: str, layers: Mapping[str, nn.Linear], group_size: int) 
                 f"{method}: group_size = {group_size} does not divide the {layer.in_features} input features of {name!r}: "
                 f"take one of {', '.join(map(str, fitting_group_sizes(one.in_features for one in layers.values())))}, "
                 "or 0 for one scale a row."
+            )
+        if layer.in_features % multiple:
+            raise CompressionError(
+                f"{method}: pattern = '2:4' needs widths that are multiples of {multiple}, {name!r} has {layer.in_features} "
+                "input features: take pattern = 'unstructured'."
             )
         check_finite(method, name, layer)
 

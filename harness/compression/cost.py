@@ -13,7 +13,7 @@ from harness.core.digest import digest_json
 from harness.core.records import CompressionRecord, Stability
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 DENSE_BITS = 16
 
@@ -26,6 +26,19 @@ def quantized_bits(n_rows: int, n_columns: int, *, bits: int, group_size: int, s
     """
     n_groups = n_rows * (n_columns // group_size if group_size else 1)
     return n_rows * n_columns * bits + n_groups * (scale_bits + (0 if symmetric else bits))
+
+
+def sparse_bits(weight: Tensor) -> int:
+    """The bits of a weight matrix of which only what is not zero is stored, and a bit a weight for where that is (the
+    bitmask format of compressed-tensors); of the matrix as it is, where that is less."""
+    n_all = weight.numel()
+    return min(DENSE_BITS * int(weight.count_nonzero()) + n_all, DENSE_BITS * n_all)
+
+
+def row_bits(weight: Tensor) -> int:
+    """The bits of a weight matrix of which only rows with something in them are stored, and a bit a row for which."""
+    n_rows, n_columns = weight.shape
+    return DENSE_BITS * n_columns * int(weight.any(1).sum()) + n_rows
 
 
 def record_of(

@@ -5,24 +5,21 @@ other, each on what the blocks compressed before it put out."""
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.compression.checks import QUANTIZED_BITS, check_choice, check_count, check_finite, check_layers
+from harness.compression.calibrated import check_family, check_fields, recipe_of, run, write_back
+from harness.compression.checks import QUANTIZED_BITS, check_choice, check_count, check_layers, check_share
 from harness.compression.cost import quantized_bits, record_of
-from harness.compression.quiet import sealed
-from harness.core.errors import CompressionError, ConfigError, MissingDependencyError
 from harness.core.records import CompressionRecord, Stability
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.compression.calibration import CalibrationSample, CalibrationText
+    from harness.compression.calibration import CalibrationText
     from harness.models.loaded import LoadedModel
 
-_LIBRARIES = ("llmcompressor", "compressed-tensors", "torch", "transformers")
 _SCALE_BITS = 16
 _KERNEL = 1
 """Part of the recipe: raise it when the way to call the library changes results, so that no old weights are served."""
@@ -56,32 +53,20 @@ class Gptq:
         check_count(self.name, "group_size", self.group_size, least=0)
         check_choice(self.name, "symmetric", self.symmetric, (True, False))
         check_choice(self.name, "act_order", self.act_order, (True, False))
-        check_count(self.name, "n_samples", self.n_samples, least=1)
-        check_count(self.name, "sample_tokens", self.sample_tokens, least=1)
-        check_count(self.name, "seed", self.seed, least=0)
-        if not isinstance(self.dampening, float) or not 0 < self.dampening < 1:
-            raise ConfigError(f"gptq: dampening = {self.dampening!r} is not possible: expected a number between 0 and 1.")
+        check_fields(self)
+        check_share(self.name, "dampening", self.dampening)
 
     def recipe(self, text: CalibrationText | None = None) -> dict[str, Any]:
         """Fields, the text's digest, and the versions of the libraries. Raises ConfigError, MissingDependencyError."""
-        return {
-            "method": self.name,
-            "kernel": _KERNEL,
-            **asdict(self),
-            "calibration": _needed(text).digest,
-            "libraries": {library: _version(library) for library in _LIBRARIES},
-        }
+        return recipe_of(self, asdict(self), _KERNEL, text)
 
     def compress(self, model: LoadedModel, layers: Mapping[str, nn.Linear], text: CalibrationText | None) -> CompressionRecord:
         """Quantize the layers in place, all or none. Raises CompressionError, ConfigError for an encoder-decoder."""
         started_s = time.perf_counter()
-        _check_family(model)
+        check_family(self.name, model)
         recipe = self.recipe(text)
         check_layers(self.name, layers, self.group_size)
-        compressed = self._run(model, layers, self._sample(model, _needed(text)))
-        for name, layer in layers.items():
-            layer.weight.data.copy_(compressed[name])
-            check_finite(self.name, name, layer)
+        write_back(self.name, layers, run(self, model, layers, text, self._modifiers))
         return record_of(
             model.module,
             layers.values(),
@@ -92,33 +77,17 @@ class Gptq:
             wall_s=time.perf_counter() - started_s,
         )
 
-    def _sample(self, model: LoadedModel, text: CalibrationText) -> CalibrationSample:
-        longest = getattr(getattr(model.module, "config", None), "max_position_embeddings", self.sample_tokens)
-        if self.sample_tokens > longest:
-            raise CompressionError(
-                f"gptq: sample_tokens = {self.sample_tokens} is more than the model's {longest} positions: take fewer."
-            )
-        return text.draw(
-            model.tokenizer,
-            n_samples=self.n_samples,
-            sample_tokens=self.sample_tokens,
-            seed=self.seed,
-            separator_id=model.document_start_id,
+    def _modifiers(self, names: Sequence[str]) -> list[Any]:
+        from harness.compression.modifiers import gptq_modifiers
+
+        return gptq_modifiers(
+            names,
+            bits=self.bits,
+            group_size=self.group_size,
+            symmetric=self.symmetric,
+            act_order=self.act_order,
+            dampening=self.dampening,
         )
-
-    def _run(self, model: LoadedModel, layers: Mapping[str, nn.Linear], sample: CalibrationSample) -> dict[str, Any]:
-        with sealed():
-            from harness.compression.oneshot import gptq_modifier, run_oneshot
-
-            modifier = gptq_modifier(
-                layers,
-                bits=self.bits,
-                group_size=self.group_size,
-                symmetric=self.symmetric,
-                act_order=self.act_order,
-                dampening=self.dampening,
-            )
-            return run_oneshot(model, tuple(layers), modifier, sample, label=self.name)
 
     def _bits_of(self, layer: nn.Linear) -> int:
         return quantized_bits(
@@ -129,28 +98,3 @@ class Gptq:
             scale_bits=_SCALE_BITS,
             symmetric=self.symmetric,
         )
-
-
-def _needed(text: CalibrationText | None) -> CalibrationText:
-    if text is None:
-        raise ConfigError("gptq needs a calibration text and got none: give the shipped one or a file of your own.")
-    return text
-
-
-def _check_family(model: LoadedModel) -> None:
-    """llm-compressor can't follow T5's stacks from block to block: it would weigh all layers by the dense model at once."""
-    if model.family == "seq2seq":
-        raise ConfigError(
-            "gptq: llm-compressor can't take a model of family 'seq2seq' block by block: take method 'rtn' for it, or gptq "
-            "with a decoder or an encoder."
-        )
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError as error:
-        raise MissingDependencyError(
-            f"compression 'gptq' needs the package {library!r}, which is not installed: "
-            "pip install 'retention-harness[measure]'."
-        ) from error

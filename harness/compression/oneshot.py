@@ -1,4 +1,4 @@
-"""llm-compressor's ``oneshot``, held at arm's length: the only importer of llmcompressor, compressed-tensors and loguru.
+"""llm-compressor's ``oneshot``, held at arm's length: with ``modifiers`` the only importer of llmcompressor.
 
 The library leaves much behind in a model: observers, scales, wrapped ``forward`` and ``save_pretrained``. So it works on a
 copy, of which only the weights are taken. It runs in a session of its own, saves nothing and downloads nothing.
@@ -12,17 +12,16 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import loguru
 import torch
-from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from llmcompressor.core import create_session
 from llmcompressor.entrypoints.oneshot import oneshot
 from llmcompressor.modifiers import Modifier
-from llmcompressor.modifiers.gptq import GPTQModifier
+from llmcompressor.pipelines.cache import IntermediatesCache
 from pydantic import PrivateAttr
 from torch import Tensor, nn
 from torch.fx.proxy import TraceError
@@ -41,29 +40,10 @@ _NO_NEWS = "get_main_device"
 """The function that warns, many times, that there is no GPU."""
 
 
-def gptq_modifier(
-    layers: Iterable[str], *, bits: int, group_size: int, symmetric: bool, act_order: bool, dampening: float
-) -> Modifier:
-    """The library's GPTQ over layers by their module names. Dampening is a share of the mean diagonal."""
-    weights = QuantizationArgs(
-        num_bits=bits,
-        type="int",
-        symmetric=symmetric,
-        strategy="group" if group_size else "channel",
-        group_size=group_size or None,
-        scale_dtype=torch.float16,
-    )
-    return GPTQModifier(
-        config_groups={"group_0": QuantizationScheme(targets=list(layers), weights=weights)},
-        dampening_frac=dampening,
-        actorder="static" if act_order else None,
-    )
-
-
 def run_oneshot(
-    model: LoadedModel, layers: Sequence[str], modifier: Modifier, sample: CalibrationSample, *, label: str
+    model: LoadedModel, layers: Sequence[str], modifiers: Sequence[Modifier], sample: CalibrationSample, *, label: str
 ) -> dict[str, Tensor]:
-    """The weights of ``layers`` after a modifier saw ``sample``, block by block; ``model`` itself is not touched.
+    """The weights of ``layers`` after modifiers saw ``sample``, block by block; ``model`` itself is not touched.
 
     Needs the memory of a second model. Logs the progress (INFO, after ``label``) and the library's warnings.
     Raises CompressionError.
@@ -74,12 +54,12 @@ def run_oneshot(
     progress.watch(label, [scratch.get_submodule(name) for name in layers])
     blocks = torch.from_numpy(sample.token_ids).to(model.device)
     batches: Any = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in torch.split(blocks, _BATCH_SAMPLES)]
-    with create_session(), _warnings_to_logging(), _one_thread():
+    with create_session(), _warnings_to_logging(), _one_thread(), _nothing_pinned():
         try:
             oneshot(
                 model=scratch,
                 tokenizer=model.tokenizer,
-                recipe=[modifier, progress],
+                recipe=[*modifiers, progress],
                 dataset=DataLoader(batches, batch_size=None),
                 pipeline="sequential",
             )
@@ -121,6 +101,19 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(n_threads)
+
+
+@contextmanager
+def _nothing_pinned() -> Iterator[None]:
+    """Without a GPU the library's AWQ still wants memory pinned for one, which torch refuses."""
+    cache: Any = IntermediatesCache
+    pin = cache.pin_memory
+    if not torch.accelerator.is_available():
+        cache.pin_memory = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        cache.pin_memory = pin
 
 
 @contextmanager

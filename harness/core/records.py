@@ -278,11 +278,29 @@ class TaskRun:
 
 
 @record
+class CompressionCost:
+    """What a compression left and took, as measured. Over all layers that could be compressed: ``sparsity``, the share of
+    weights that are 0; ``error_mean`` and ``error_max``, of each layer's change as a share of its dense norm, None where the
+    dense weights could not be laid beside; ``worst_layer`` has the largest ("" then).
+
+    ``memory_bytes`` is the model as this harness holds it (quantization is simulated), ``peak_memory_bytes`` the most that the
+    process held while compressing (torch's own count on CUDA).
+    """
+
+    sparsity: float
+    error_mean: float | None
+    error_max: float | None
+    worst_layer: str
+    memory_bytes: int
+    peak_memory_bytes: int
+
+
+@record
 class CompressionRecord:
     """What a compression did and cost. Bits and bytes count scales and zeros; unquantized weights count as stored.
 
     ``effective_bits`` is the mean over the compressed weights only; ``size_bytes`` is the whole model's.
-    ``wall_s`` is 0.0 only where nothing was done (``none``).
+    ``wall_s`` is 0.0 only where nothing was done (``none``). ``cost`` is None there, and in records older than it.
     """
 
     method: str
@@ -294,6 +312,7 @@ class CompressionRecord:
     n_weights_compressed: int
     n_weights_total: int
     wall_s: float
+    cost: CompressionCost | None = None
 
 
 @record

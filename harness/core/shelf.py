@@ -6,6 +6,7 @@ distributions add entries through the entry point group ``harness.<shelf>``; a n
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from harness.core.errors import MissingDependencyError, UnknownNameError
+from harness.core.errors import ConfigError, MissingDependencyError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,23 @@ class Shelf(Mapping[str, str]):
     def _all(self) -> dict[str, str]:
         plugged = {entry.name: entry.value for entry in entry_points(group=f"harness.{self.name}")}
         return {**plugged, **self.table}
+
+
+def construct(kind: str, name: str, entry: Any, written: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Any:
+    """An entry, a dataclass, made from the fields that are ``written`` in the matrix and those that the run has ``given``.
+
+    Raises ConfigError naming the entry for unknown or missing fields.
+    """
+    own = [field for field in dataclasses.fields(entry) if field.init and field.name not in (given or {})]
+    known = [field.name for field in own]
+    if unknown := next((key for key in written if key not in known), None):
+        raise UnknownNameError(f"{kind} {name!r} of the matrix: {unknown_name('field', unknown, known)}")
+    needed = [field.name for field in own if field.default is field.default_factory is dataclasses.MISSING]
+    if missing := [key for key in needed if key not in written]:
+        raise ConfigError(
+            f"{kind} {name!r} of the matrix has no {' and no '.join(missing)}: add it; its fields are: {', '.join(known)}."
+        )
+    return entry(**written, **(given or {}))
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

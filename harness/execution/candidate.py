@@ -6,27 +6,27 @@ be compressed or scored that is not stored yet.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from harness.compression import COMPRESSION, CompressionMethod
 from harness.compression.calibration import CalibrationText, load_text, shipped_text
+from harness.compression.scopes import Scoped
 from harness.core.digest import digest_file, digest_json
-from harness.core.errors import ConfigError, StorageError, UnknownNameError
+from harness.core.errors import ConfigError, StorageError
 from harness.core.probes import ProbeIndex
 from harness.core.records import SCHEMA_VERSION
 from harness.core.serial import atomic_path
-from harness.core.shelf import unknown_name
+from harness.core.shelf import construct
 from harness.execution.engine import limit_threads
 from harness.execution.matrix import CellPlan
 from harness.execution.store import Store, WeightsManifest, sweep
 from harness.models import MODELS
 from harness.models.loaded import LoadedModel, ModelFamily
-from harness.models.sources import ResolvedModel
+from harness.models.sources import ResolvedModel, anchored_artifact, artifact_folder
 from harness.recovery import RECOVERY, RecoveryMethod, TrainedRecovery, is_trained, recipe_digest
 from harness.recovery.artifact import TENSORS, ArtifactRecord, TrainedFor, find_artifact
 
@@ -96,19 +96,19 @@ class Candidate:
         """The model before its recovery: dense weights, compressed."""
         manifest = self.weights()
         if self._model is None:
-            self._model = self._load()
+            self._model = self.dense_model()
             self._restore(self._model, manifest)
         return self._model
 
     def tokenizer(self) -> Any:
         """The model's tokenizer, without loading the model."""
-        return self._family().load_tokenizer(self.dense.folder)
+        return self.family().load_tokenizer(self.dense.folder)
 
     def recovery(self) -> RecoveryMethod:
         """The cell's recovery method, made from its recipe."""
         name, given = self.plan.recovery
         fields = {key: value for key, value in given.items() if key != _TRAINING_TEXT}
-        method = cast(RecoveryMethod, make_method("recovery", self.plan.cell.recovery, RECOVERY.load(name), fields))
+        method = cast(RecoveryMethod, construct("recovery", self.plan.cell.recovery, RECOVERY.load(name), fields))
         if len(fields) < len(given) and not is_trained(method):
             raise ConfigError(
                 f"recovery {self.plan.cell.recovery!r} of the matrix: {name!r} is not trained, so it has no text."
@@ -159,11 +159,13 @@ class Candidate:
         name, given = self.plan.compression
         fields = dict(given)
         source = fields.pop("calibration", None)
+        scope = fields.pop("scope", "all")
+        if name == "artifact" and isinstance(where := fields.get("folder"), str) and where:
+            spec = f"artifact:{where}"
+            fields["folder"] = str(artifact_folder(anchored_artifact(where, self.base), spec, log.info))
         if self.variant is not None and self.variant.seed is not None and not as_declared:
             fields["seed"] = self.variant.seed
-        method = cast(
-            CompressionMethod, make_method("compression", self.plan.cell.compression, COMPRESSION.load(name), fields)
-        )
+        method = Scoped(construct("compression", self.plan.cell.compression, COMPRESSION.load(name), fields), scope)
         if not method.needs_text:
             return method, None
         return method, shipped_text() if source is None else load_text(self.base / source)
@@ -174,34 +176,46 @@ class Candidate:
         return digest_json([self.dense.weights_digest, self.config_digest, self.dtype, method.recipe(text), variation])
 
     def _compress(self, method: CompressionMethod, text: CalibrationText | None, key: str) -> WeightsManifest:
-        from harness.models.digest import digest_weights
+        from harness.compression.inputs import attached
+        from harness.compression.spent import cost_of, peak_memory
+        from harness.models.digest import digest_parameters, digest_weights
 
         if text is not None:
             text.refuse_probes(self.probes())
-        model = self._load()
-        layers = self._family().linear_layers(model)
-        if method.name != "none":
-            log.info("%s: compressing %d layers (%s)", self.plan.cell.id, len(layers), self.plan.cell.compression)
-        with limit_threads(self.variant.threads if self.variant else None):
-            made = method.compress(model, layers, text)
+        model = self.dense_model()
+        layers = self.family().linear_layers(model)
+        weights = {f"{name}.weight" for name in layers}
         changed = method.name != "none"
+        rest = digest_parameters(model.module, without=weights) if changed else {}
+        if changed:
+            log.info("%s: compressing %d layers (%s)", self.plan.cell.id, len(layers), self.plan.cell.compression)
+        with limit_threads(self.variant.threads if self.variant else None), peak_memory(model.device) as peak:
+            made = method.compress(model, layers, text)
+        if changed:
+            made = replace(made, cost=cost_of(model.module, layers, self.dense.folder, peak))
+        after = digest_parameters(model.module, without=weights) if changed else {}
+        weights |= {name for name in rest if rest[name] != after[name]}  # an artifact brings norms and embeddings of its own
+        inputs = attached(model.module)
+        digest = digest_weights(model.module) if changed else self.dense.weights_digest
         manifest = WeightsManifest(
             schema_version=SCHEMA_VERSION,
-            weights_digest=digest_weights(model.module) if changed else self.dense.weights_digest,
+            weights_digest=digest_json([digest, inputs]) if inputs else digest,
             compression=made,
-            files={_WEIGHTS: self._save(key, layers)} if changed else {},
+            files={_WEIGHTS: self._save(key, model.module, weights)} if changed else {},
+            inputs=inputs,
         )
         self.store.put_weights(key, manifest)
         self._model = model
         return manifest
 
-    def _save(self, key: str, layers: Mapping[str, Any]) -> str:
+    def _save(self, key: str, module: Any, names: Collection[str]) -> str:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         path = self.store.weights_folder(key) / _WEIGHTS
         sweep(path.parent)
-        tensors = {f"{name}.weight": layer.weight.detach().cpu().contiguous() for name, layer in layers.items()}
+        parameters = {name: one for name, one in module.named_parameters() if name in names}
+        tensors = {name: one.detach().cpu().contiguous() for name, one in parameters.items()}
         try:
             with atomic_path(path) as neighbour:
                 save_file(tensors, neighbour)
@@ -217,6 +231,8 @@ class Candidate:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        from harness.compression.inputs import RoundInputs, attach
+
         method, text = self._method()
         path = self.store.weights_folder(self._weights_key(method, text)) / _WEIGHTS
         parameters = dict(model.module.named_parameters())
@@ -229,28 +245,13 @@ class Candidate:
             ) from error
         for name, tensor in tensors.items():
             parameters[name].data.copy_(tensor)
+        for name, label in manifest.inputs.items():
+            attach({name: model.module.get_submodule(name)}, RoundInputs.parse(label))
 
-    def _load(self) -> LoadedModel:
-        return self._family().load(self.dense.folder, device=self.device, dtype=self.dtype)
+    def dense_model(self) -> LoadedModel:
+        """The dense model, loaded anew."""
+        return self.family().load(self.dense.folder, device=self.device, dtype=self.dtype)
 
-    def _family(self) -> ModelFamily:
+    def family(self) -> ModelFamily:
+        """The model's family."""
         return cast(ModelFamily, MODELS.load(self.plan.model.family)())
-
-
-def make_method(
-    kind: str, name: str, method: Callable[..., Any], written: Mapping[str, Any], given: Mapping[str, Any] | None = None
-) -> Any:
-    """A method, a frozen dataclass, from the fields that are ``written`` in the matrix and those that the run has ``given``.
-
-    Raises ConfigError naming the entry for unknown or missing fields.
-    """
-    own = [field for field in dataclasses.fields(cast(Any, method)) if field.init and field.name not in (given or {})]
-    known = [field.name for field in own]
-    if unknown := next((key for key in written if key not in known), None):
-        raise UnknownNameError(f"{kind} {name!r} of the matrix: {unknown_name('field', unknown, known)}")
-    needed = [field.name for field in own if field.default is field.default_factory is dataclasses.MISSING]
-    if missing := [key for key in needed if key not in written]:
-        raise ConfigError(
-            f"{kind} {name!r} of the matrix has no {' and no '.join(missing)}: add it; its fields are: {', '.join(known)}."
-        )
-    return method(**written, **(given or {}))

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from harness.baseline import Baseline
 from harness.core.answer_block import Circumstances
@@ -27,7 +27,7 @@ from harness.execution.store import Store, StoredResult
 from harness.execution.tasks import check_kind, make_task, probe_index
 from harness.knowledge import KnowledgeTask
 from harness.models.digest import digest_config
-from harness.models.sources import ResolvedModel, parse_source, resolve
+from harness.models.sources import ResolvedModel, anchored, resolve
 from harness.scoring import Tokenizer, engine_of
 from harness.stats.sequential import ROUND_SHARES
 
@@ -76,8 +76,8 @@ def measure_cell(
         for name in tasks
     }
     scorers = {name: check_kind(plan, name, task) for name, task in made.items()}
-    dense = resolve_model(plan.model, base, store, progress)
-    candidate = _candidate(matrix, plan, dense, options, store)
+    candidate = make_candidate(matrix, plan, options=options, store=store, progress=progress)
+    dense = candidate.dense
     recovery_digest = candidate.recovery_digest()  # first: a missing artifact is known before anything is compressed
     weights = candidate.weights()
     threads = options.variant.threads if options.variant else None
@@ -117,15 +117,11 @@ def measure_cell(
         return measurement.run(cell_run, undecided)
 
 
-def open_candidate(matrix: Matrix, plan: CellPlan, options: MeasureOptions, store: Store, progress: Progress) -> Candidate:
-    """A cell's model, to be brought into being when it is asked for. Raises HarnessError."""
+def make_candidate(matrix: Matrix, plan: CellPlan, *, options: MeasureOptions, store: Store, progress: Progress) -> Candidate:
+    """The model of a cell, resolved but not yet made. Raises HarnessError where there is none."""
     _check_torch()
-    dense = resolve_model(plan.model, matrix.path.parent, store, progress)
-    return _candidate(matrix, plan, dense, options, store)
-
-
-def _candidate(matrix: Matrix, plan: CellPlan, dense: ResolvedModel, options: MeasureOptions, store: Store) -> Candidate:
     base = matrix.path.parent
+    dense = resolve_model(plan.model, base, store, progress)
     device, dtype = _place(options.device, plan.model.dtype)
     return Candidate(
         plan=plan,
@@ -287,10 +283,7 @@ def crashed(plan: CellPlan, error: Exception) -> CellFailure:
 
 def resolve_model(model: ModelEntry, base: Path, store: Store, progress: Progress) -> ResolvedModel:
     """The local folder of a matrix entry's source; relative paths start at ``base``, the matrix's folder."""
-    source: Any = parse_source(model.source)
-    kind = model.source.partition(":")[0]
-    spec = f"{kind}:{base / Path(source.path).expanduser()}" if kind in ("dir", "gguf") else model.source
-    return resolve(spec, model.sha256, store.root, progress.say)
+    return resolve(anchored(model.source, base), model.sha256, store.root, progress.say)
 
 
 def _place(device: str, dtype: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.errors import ConfigError, RecoveryError
-from harness.execution.local import MeasureOptions, open_candidate
+from harness.execution.local import MeasureOptions, make_candidate
 from harness.execution.matrix import CellPlan, Matrix
 from harness.execution.progress import Progress
 from harness.execution.store import Store
@@ -36,7 +36,7 @@ def train_recovery(matrix: Matrix, plan: CellPlan, *, options: MeasureOptions, s
     """
     from harness.recovery.trained import library_versions
 
-    candidate = open_candidate(matrix, plan, options, store, progress)
+    candidate = make_candidate(matrix, plan, options=options, store=store, progress=progress)
     method = candidate.recovery()
     if not is_trained(method):
         raise ConfigError(f"{plan.cell.id}: recovery {method.name!r} is not trained; measure the cell as it is.")

@@ -17,7 +17,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,12 +40,14 @@ _CANT_LOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @record
 class WeightsManifest:
-    """Compressed weights in the store. ``weights_digest`` is of the whole model after compression."""
+    """Compressed weights in the store. ``weights_digest`` is of the whole model after compression, and of ``inputs``: what
+    the layers round their inputs to (``compression.inputs``), by module name."""
 
     schema_version: int
     weights_digest: str
     compression: CompressionRecord
     files: dict[str, str]
+    inputs: dict[str, str] = field(default_factory=dict)
     digest: str = ""
 
 

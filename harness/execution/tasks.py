@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from harness.core.errors import ConfigError
 from harness.core.probes import ProbeIndex
-from harness.execution.candidate import make_method
+from harness.core.shelf import construct
 from harness.execution.matrix import CellPlan, TaskEntry
 from harness.knowledge import KNOWLEDGE, KnowledgeTask
 from harness.scoring import identity_of
@@ -42,7 +42,7 @@ def make_task(
         given["data"] = data
     if "family" in suite.__dataclass_fields__:
         given["family"] = family
-    return cast(KnowledgeTask, make_method("task", name, suite, fields, given))
+    return cast(KnowledgeTask, construct("task", name, suite, fields, given))
 
 
 def check_kind(plan: CellPlan, name: str, task: KnowledgeTask) -> str:

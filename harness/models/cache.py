@@ -1,4 +1,4 @@
-"""The cache of converted models: ``<cache>/models/<SHA-256 of the GGUF file>/``, made whole or not at all, once.
+"""The cache of converted models: ``<cache>/models/<SHA-256 of what was converted>/``, made whole or not at all, once.
 
 A folder carries ``manifest.json`` with its digests and the sizes of its files. On every use the sizes are compared; a
 folder that is truncated, edited or made by another converter is thrown away and made again, never served.
@@ -63,9 +63,17 @@ class Manifest:
 
 
 def converted(
-    sha256: str, fetch: Callable[[Path], Path], cache_dir: Path, tell: Tell, *, verify: bool = False
+    sha256: str,
+    fetch: Callable[[Path], Path],
+    cache_dir: Path,
+    tell: Tell,
+    *,
+    verify: bool = False,
+    convert: Callable[[Path, Path], None] | None = None,
 ) -> tuple[Path, Digests]:
     """The folder of the converted GGUF file with this SHA-256; ``fetch(temporary folder)`` brings the file when needed.
+
+    ``convert(what was fetched, target folder)`` is for what is no GGUF file; ``sha256`` is then of its content.
 
     Two processes never convert at once: the second waits and reads what the first made.
     """
@@ -75,7 +83,7 @@ def converted(
         with storage_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
-                manifest = _intact(folder, sha256, verify=verify) or _make(folder, sha256, fetch, tell)
+                manifest = _intact(folder, sha256, verify=verify) or _make(folder, sha256, fetch, tell, convert)
     return folder, Digests(manifest.weights_digest, manifest.tokenizer_digest)
 
 
@@ -140,16 +148,20 @@ def converted_fault(folder: Path) -> str | None:
 # ------------------------------------------------------------------------------------------------ making and checking
 
 
-def _make(folder: Path, sha256: str, fetch: Callable[[Path], Path], tell: Tell) -> Manifest:
+def _make(
+    folder: Path,
+    sha256: str,
+    fetch: Callable[[Path], Path],
+    tell: Tell,
+    convert: Callable[[Path, Path], None] | None,
+) -> Manifest:
     for dead in folder.parent.glob(f".{sha256}.*"):  # we hold the lock: whoever made these was killed
         shutil.rmtree(dead, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f".{sha256}.", dir=folder.parent) as temporary:
         file = fetch(Path(temporary))
         tell(f"converting {file.name} to safetensors (once)")
-        from harness.models.gguf import convert
-
         fresh = Path(temporary) / "folder"
-        convert(file, fresh)
+        (convert or _convert_gguf)(file, fresh)
         tell("digesting the converted weights")
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -164,6 +176,12 @@ def _make(folder: Path, sha256: str, fetch: Callable[[Path], Path], tell: Tell) 
             folder.rename(Path(temporary) / "broken")
         fresh.rename(folder)
     return manifest
+
+
+def _convert_gguf(file: Path, folder: Path) -> None:
+    from harness.models.gguf import convert
+
+    convert(file, folder)
 
 
 def _intact(folder: Path, sha256: str, *, verify: bool) -> Manifest | None:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from harness.core.errors import ModelError
-from harness.models.folders import bos_or_eos, check_round_trip, load_folder, load_tokenizer, unchanged
+from harness.models.folders import block_layers, bos_or_eos, check_round_trip, load_folder, load_tokenizer, unchanged
 from harness.models.loaded import LoadedModel
 
 
@@ -40,21 +40,18 @@ class Decoder:
         return tokenizer
 
     def linear_layers(self, model: LoadedModel) -> dict[str, nn.Linear]:
-        """Every linear layer by its module name, the output head left out, in module order. Raises ModelError.
+        """Every linear layer of the blocks by its module name, in module order. Raises ModelError.
 
-        GPT-2 keeps its weights transposed in ``Conv1D`` modules, which no compression method here reads: refused.
+        So neither the head is there nor what stands between embeddings and blocks (``project_in`` of OPT-350m). GPT-2 keeps
+        its weights transposed in ``Conv1D`` modules, which no compression method here reads: refused.
         """
-        head = model.module.get_output_embeddings()  # type: ignore[operator]
-        modules = dict(model.module.named_modules())
-        layers = {name: m for name, m in modules.items() if isinstance(m, nn.Linear) and m is not head}
-        n_conv1d = sum(isinstance(m, Conv1D) for m in modules.values())
-        if n_conv1d or not layers:
-            found = f"{n_conv1d} transposed Conv1D layers (GPT-2)" if n_conv1d else "none"
+        n_conv1d = sum(isinstance(module, Conv1D) for module in model.module.modules())
+        if n_conv1d:
             raise ModelError(
                 f"{type(model.module).__name__} in {model.folder} has no plain linear layers to compress: expected nn.Linear, "
-                f"found {found}; it can be measured with compression 'none' only."
+                f"found {n_conv1d} transposed Conv1D layers (GPT-2); it can be measured with compression 'none' only."
             )
-        return layers
+        return block_layers(model)
 
 
 def check_tokenizer(tokenizer: Any, folder: Path) -> None:

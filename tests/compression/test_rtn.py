@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,20 @@ from harness.core.errors import CompressionError, ConfigError
 from harness.models.digest import digest_weights
 from harness.models.loaded import LoadedModel
 
+RECIPES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "rtn": {"bits": 4},
+    "gptq": {"bits": 4},
+    "awq": {"bits": 4},
+    "sparsegpt": {"sparsity": 0.5},
+    "wanda": {"sparsity": 0.5},
+    "magnitude": {"sparsity": 0.5},
+    "last_dense": {"sparsity": 0.5},
+    "int8_dynamic": {},
+    "noise": {"share": 0.1},
+    "artifact": {"folder": str(Path(__file__).parents[2] / "suites" / "models" / "tiny-bert")},
+    "steps": {"steps": [{"method": "rtn", "bits": 4}]},
+}
 N_LINEAR = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96)
 N_REST = 128 * 64 + 5 * 64  # tied embeddings once, norms
 
@@ -136,7 +151,7 @@ def test_recipes_are_asked_for_without_torch() -> None:
         "from harness.compression.calibration import CalibrationText\n"
         "text = CalibrationText('t', ('a',))\n"
         f"for name in {sorted(COMPRESSION)!r}:\n"
-        "    made = COMPRESSION.load(name)(**({} if name == 'none' else {'bits': 4}))\n"
+        f"    made = COMPRESSION.load(name)(**{RECIPES!r}[name])\n"
         "    made.recipe(text)\n"
         "assert not {'torch', 'transformers', 'llmcompressor'} & set(sys.modules), sorted(sys.modules)\n"
     )

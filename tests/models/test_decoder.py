@@ -50,13 +50,19 @@ def test_an_unknown_device_or_dtype_is_the_users_mistake(tiny_llama: Path, devic
         Decoder().load(tiny_llama, device=device, dtype=dtype)
 
 
-def test_linear_layers_are_all_but_the_head_in_module_order(tiny_llama: Path) -> None:
+def test_linear_layers_are_those_of_the_blocks_in_module_order(tiny_llama: Path) -> None:
     model = Decoder().load(tiny_llama, device="cpu")
     layers = Decoder().linear_layers(model)
     assert list(layers)[:4] == [f"model.layers.0.self_attn.{part}_proj" for part in "qkvo"]
     assert len(layers) == 14
     assert "lm_head" not in layers
     assert all(isinstance(layer, nn.Linear) for layer in layers.values())
+
+
+def test_what_stands_between_embeddings_and_blocks_is_no_layer_to_compress(tmp_path: Path) -> None:
+    model = Decoder().load(make_tiny(tmp_path, "opt", word_embed_proj_dim=16), device="cpu")
+    assert model.module.get_submodule("model.decoder.project_in").weight.shape == (32, 16)
+    assert all(name.startswith("model.decoder.layers.") for name in Decoder().linear_layers(model))
 
 
 def test_gpt2_with_its_transposed_layers_can_not_be_compressed(tmp_path: Path) -> None:

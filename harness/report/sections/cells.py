@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.core.records import CellFailure, CellRun
+from harness.core.records import CellFailure, CellRun, CompressionCost
 from harness.core.verdicts import POOLED, RECOVERED, Evidence, RecoveryEvidence, Verdict
 from harness.report import format as fmt
 from harness.report.bundle import Reference, RunBundle, cell_of
@@ -135,6 +135,22 @@ def _facts(run: CellRun, baseline: Reference | None) -> tuple[FactView, ...]:
         FactView("Compressed", share if made.n_weights_compressed else "nothing"),
         FactView("Time to compress", fmt.duration(made.wall_s) if made.n_weights_compressed else "nothing to do"),
         FactView("Time to score", fmt.duration(scored)),
+        *_cost(made.cost),
+    )
+
+
+def _cost(cost: CompressionCost | None) -> tuple[FactView, ...]:
+    """What compressing left and took, where it was measured."""
+    if cost is None:
+        return ()
+    error = "not measured"
+    if cost.error_mean is not None and cost.error_max is not None:
+        error = f"{fmt.percent(cost.error_mean)}, at most {fmt.percent(cost.error_max)} ({fmt.visible(cost.worst_layer)})"
+    return (
+        FactView("Weights that are 0", fmt.percent(cost.sparsity)),
+        FactView("Layers' change of weight", error),
+        FactView("In memory here", fmt.size(cost.memory_bytes)),
+        FactView("Peak while compressing", fmt.size(cost.peak_memory_bytes)),
     )
 
 

@@ -1,0 +1,212 @@
+"""What a compressed checkpoint says about itself: its format, bits and groups, and which files hold its weights.
+
+Each tool writes it in its own words, into ``config.json`` (``quantization_config``) or a file of its own beside it. Needs
+no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import MissingDependencyError, ModelError
+
+_BITS = (2, 3, 4, 8)
+_OWN_FILES = ("quantize_config.json", "quant_config.json")
+"""Where AutoGPTQ and AutoAWQ write what ``config.json`` lacks."""
+
+_NEEDS_ITS_OWNER = {
+    "bitsandbytes": "only bitsandbytes can read it, on a CUDA device",
+    "torchao": "only torchao can read it",
+    "fp8": "its weights are 8-bit floats",
+    "mxfp4": "its weights are 4-bit floats",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """How the layers that ``targets`` names are packed; ``group_size`` 0 is one group a row. A target is a class of modules,
+    a module's name, or ``re:`` and a pattern."""
+
+    targets: tuple[str, ...]
+    bits: int
+    group_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """A checkpoint's format (``gptq``, ``awq``, ``pack-quantized``, ``int-quantized``) and how its layers are packed.
+    ``zero_offset`` is what GPTQ's stored zero points lack. ``identity`` is what all of this was read from."""
+
+    format: str
+    groups: tuple[Group, ...]
+    identity: Mapping[str, Any]
+    zero_offset: int = 0
+
+    @property
+    def words(self) -> str:
+        """For people: the format, its bits and groups."""
+        return " or ".join(
+            f"{group.bits} bits in groups of {group.group_size}" if group.group_size else f"{group.bits} bits, one group a row"
+            for group in self.groups
+        )
+
+    def bits_of(self, layer: str) -> int:
+        """The bits of a layer's codes."""
+        return self._group_of(layer).bits
+
+    def group_size_of(self, layer: str) -> int:
+        """The weights that share a scale in a layer; 0 is a row."""
+        return self._group_of(layer).group_size
+
+    def _group_of(self, layer: str) -> Group:
+        by_name = [group for group in self.groups if any(_names(target, layer) for target in group.targets)]
+        return (by_name or self.groups)[0]
+
+
+def read_quantization(folder: Path) -> Quantization | None:
+    """What a folder says about its packing; None: it is a plain one. Raises ModelError, MissingDependencyError."""
+    said = _said(folder)
+    if said is None:
+        return None
+    method = str(said.get("quant_method") or said.get("quant_type") or "gptq").lower()
+    if method in _NEEDS_ITS_OWNER:
+        raise MissingDependencyError(
+            f"{folder} is quantized by {method}: {_NEEDS_ITS_OWNER[method]}, which this harness does not do; dequantize it "
+            "with the tool that wrote it, and name the plain folder with dir:."
+        )
+    try:
+        if method == "gptq":
+            return _gptq(folder, said)
+        if method == "awq":
+            return _awq(folder, said)
+        if method == "compressed-tensors":
+            return _compressed(folder, said)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"the quantization config of {folder} can't be understood ({type(error).__name__}: {error}): take the config that "
+            "was written with the weights."
+        ) from error
+    raise ModelError(
+        f"{folder} is quantized by {method!r}: expected gptq, awq or compressed-tensors; dequantize it with the tool that "
+        "wrote it, and name the plain folder with dir:."
+    )
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files of a checkpoint, all there. Raises ModelError for a missing shard, for none, or for several of
+    which none is named as transformers or AutoGPTQ do."""
+    if not folder.is_dir():
+        raise ModelError(f"there is no folder {folder}: expected a checkpoint's; correct its path.")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = sorted(set(_json(index).get("weight_map", {}).values()))
+        lacking = [name for name in named if not (folder / name).is_file()]
+        if lacking or not named:
+            raise ModelError(
+                f"{folder} lacks {len(lacking)} of its {len(named)} shards (first: {lacking[0] if lacking else 'all'}): get "
+                "them again."
+            )
+        return tuple(folder / name for name in named)
+    found = sorted(folder.glob("*.safetensors"))
+    usual = [path for path in found if path.name == "model.safetensors" or path.name.startswith("gptq_model")]
+    chosen = usual or found
+    if len(chosen) == 1:
+        return tuple(chosen)
+    if found:
+        raise ModelError(
+            f"{folder} has {len(found)} safetensors files and no index ({', '.join(path.name for path in found)}): expected "
+            "one, or model.safetensors.index.json; it is missing, or so are shards."
+        )
+    other = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
+    pickled = f", only pickled ones, which run code when they are loaded ({other[0]})" if other else ""
+    raise ModelError(f"{folder} holds no safetensors weights{pickled}: save the checkpoint as safetensors.")
+
+
+def _said(folder: Path) -> dict[str, Any] | None:
+    config = _json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    said = config.get("quantization_config") or config.get("compression_config")
+    for name in _OWN_FILES:
+        if said is None and (folder / name).is_file():
+            said = _json(folder / name)
+    if said is not None and not isinstance(said, dict):
+        raise ModelError(f"the quantization config of {folder} is no JSON object: get the checkpoint again.")
+    return said
+
+
+def _gptq(folder: Path, said: Mapping[str, Any]) -> Quantization:
+    version = str(said.get("checkpoint_format") or "gptq").lower()
+    if said.get("is_marlin_format") or version not in ("gptq", "gptq_v2"):
+        layout = "marlin" if said.get("is_marlin_format") else version
+        raise ModelError(
+            f"{folder} is in the layout {layout!r}: expected GPTQ's own; save it again with checkpoint_format 'gptq'."
+        )
+    group = Group(("Linear",), _bits(said["bits"]), _group_size(said["group_size"]))
+    return Quantization("gptq", (group,), said, zero_offset=0 if version == "gptq_v2" else 1)
+
+
+def _awq(folder: Path, said: Mapping[str, Any]) -> Quantization:
+    version = str(said.get("version", "gemm")).lower()
+    if version != "gemm":
+        raise ModelError(f"{folder} is in AWQ's layout {version!r}: expected 'gemm'; save it again with version 'GEMM'.")
+    bits = said.get("bits", said.get("w_bit"))
+    if bits != 4:
+        raise ValueError(f"AWQ checkpoints have 4 bits, it says {bits}")
+    size = said.get("group_size", said.get("q_group_size"))
+    return Quantization("awq", (Group(("Linear",), 4, _group_size(size)),), said)
+
+
+def _compressed(folder: Path, said: Mapping[str, Any]) -> Quantization:
+    groups, formats = [], set()
+    for name, group in said["config_groups"].items():
+        weights = group["weights"]
+        if group.get("input_activations"):
+            raise ModelError(
+                f"{folder} quantizes inputs too (group {name}): only its weights could be measured, which is not the model "
+                "that will run; take a weight-only scheme (W4A16, W8A16)."
+            )
+        formats.add(group.get("format") or said.get("format"))
+        if weights.get("type", "int") != "int":
+            raise ModelError(f"{folder} has weights of type {weights['type']!r} (group {name}): expected 'int'.")
+        if weights.get("strategy", "group") not in ("group", "channel", "tensor"):
+            raise ValueError(f"strategy {weights['strategy']!r} of group {name}")
+        groups.append(Group(tuple(group["targets"]), _bits(weights["num_bits"]), _group_size(weights.get("group_size"))))
+    if len(formats) != 1 or not formats <= {"pack-quantized", "int-quantized", "naive-quantized"}:
+        raise ModelError(
+            f"{folder} is in the format {' and '.join(sorted(map(str, formats)))} of compressed-tensors: expected "
+            "pack-quantized, naive-quantized or int-quantized alone; save it again so."
+        )
+    packed = formats == {"pack-quantized"}
+    return Quantization("pack-quantized" if packed else "int-quantized", tuple(groups), said)
+
+
+def _bits(bits: Any) -> int:
+    if bits not in _BITS or type(bits) is not int:
+        raise ValueError(f"{bits!r} bits, expected one of {', '.join(map(str, _BITS))}")
+    return int(bits)
+
+
+def _group_size(size: Any) -> int:
+    if size is not None and (type(size) is not int or size < -1):
+        raise ValueError(f"group_size {size!r}, expected a whole number, or -1 for a row")
+    return 0 if size in (None, -1) else int(size)
+
+
+def _names(target: str, layer: str) -> bool:
+    if target.startswith("re:"):
+        return re.match(target[3:], layer) is not None
+    return layer == target or layer.endswith(f".{target}")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read as JSON ({error}): get the checkpoint again.") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds no JSON object: get the checkpoint again.")
+    return found

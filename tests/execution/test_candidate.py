@@ -1,0 +1,83 @@
+"""A candidate that comes back from the store is the one that was made."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.core.columns import write_outcomes
+from harness.core.errors import ConfigError
+from harness.core.records import CellRun
+from harness.execution.local import MeasureOptions, measure_cell
+from harness.execution.matrix import Matrix, read_matrix
+from harness.execution.progress import Progress
+from harness.execution.store import Store
+
+PRUNED_AND_ROUNDED = '[{method = "magnitude", sparsity = 0.2}, {method = "int8_dynamic"}]'
+
+
+@pytest.fixture
+def measure(matrix: Matrix, progress: Progress, tmp_path: Path) -> Callable[[str], CellRun]:
+    def run(recipe: str) -> CellRun:
+        text = matrix.path.read_text()
+        text = text.replace("[compressions.none]", f"[compressions.tried]\n{recipe}\n[compressions.none]")
+        (tmp_path / "tried.toml").write_text(text.replace('["none", "4bit-rtn"', '["tried", "none", "4bit-rtn"'))
+        found = read_matrix(tmp_path / "tried.toml", "embedded")
+        store = Store(tmp_path / "store")
+        plan = found.plan("tiny_tried_none")
+        return measure_cell(found, plan, tuple(plan.tasks), options=MeasureOptions(), store=store, progress=progress)
+
+    return run
+
+
+def outcomes(run: CellRun, path: Path) -> bytes:
+    write_outcomes(path, run.runs["facts"].outcomes)
+    return path.read_bytes()
+
+
+def test_layers_that_round_their_inputs_do_so_again_when_they_come_from_the_store(measure, tmp_path: Path) -> None:
+    first = measure(f'method = "steps"\nscope = "attention"\nsteps = {PRUNED_AND_ROUNDED}')
+    shutil.rmtree(tmp_path / "store" / "results")
+    again = measure(f'method = "steps"\nscope = "attention"\nsteps = {PRUNED_AND_ROUNDED}')
+    assert again.record.compression == first.record.compression  # made once: its wall time too
+    assert outcomes(again, tmp_path / "a") == outcomes(first, tmp_path / "b")
+
+
+def test_weights_alike_are_not_the_same_candidate_where_inputs_are_rounded_otherwise(measure) -> None:
+    found = {
+        measure(f'method = "int8_dynamic"\nper = "{per}"').record.provenance.weights_digest for per in ("token", "tensor")
+    }
+    assert len(found) == 2
+
+
+def test_an_artifact_brings_all_of_its_weights_also_from_the_store(measure, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tmp_path / "model", tmp_path / "release")
+    tensors = load_file(tmp_path / "release" / "model.safetensors")
+    tensors["model.norm.weight"] *= 2  # a norm that carries a scale, as AWQ leaves them
+    save_file(tensors, tmp_path / "release" / "model.safetensors", metadata={"format": "pt"})
+    first = measure('method = "artifact"\nfolder = "release"')
+    shutil.rmtree(tmp_path / "store" / "results")
+    again = measure('method = "artifact"\nfolder = "release"')
+    assert outcomes(again, tmp_path / "a") == outcomes(first, tmp_path / "b")
+    assert first.record.provenance.weights_digest != first.record.provenance.dense_digest
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sentence"),
+    [
+        (
+            'method = "rtn"\nbits = 4\ngroup_size = 16\nscope = "mlp"',
+            "rtn: scope = 'mlp' is not possible: expected one of all,",
+        ),
+        ('method = "magnitude"\nsparsity = 1.5', r"sparsity = 1.5 is not possible: expected a share in \[0, 1\)"),
+        ('method = "magnitude"\nshare = 0.5', "'tried' of the matrix: .*share.*; its fields are: sparsity"),
+    ],
+)
+def test_a_recipe_that_can_not_be_is_one_sentence(measure, recipe: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        measure(recipe)
