@@ -23,6 +23,7 @@ _ANSWERS = pa.schema(
         ("key", pa.binary(KEY_BYTES)),
         ("loglik_nats", pa.float64()),
         ("is_greedy", pa.bool_()),
+        ("lead_nats", pa.float64()),
         ("n_tokens", pa.int32()),
         ("text", pa.string()),
         ("token", pa.int32()),
@@ -34,7 +35,7 @@ _ANSWERS = pa.schema(
 
 
 _KINDS = (
-    ("key", "loglik_nats", "is_greedy", "n_tokens"),
+    ("key", "loglik_nats", "is_greedy", "lead_nats", "n_tokens"),
     ("key", "n_tokens", "text"),
     ("key", "loglik_nats", "n_tokens", "token", "n_ahead", "best", "best_logliks_nats"),
 )
@@ -75,7 +76,7 @@ class Standings:
 
 @dataclass(frozen=True, slots=True)
 class AnswerBlock:
-    """Answers by the keys of their requests: scores (``logliks_nats``, ``is_greedy``), ``standings`` (and ``logliks_nats``) or
+    """Answers by the keys of their requests: scores (with ``leads_nats``), ``standings`` (with ``logliks_nats`` too) or
     generated ``texts``; the others are None. ``n_tokens`` were scored, or made."""
 
     about: BlockAbout
@@ -83,6 +84,7 @@ class AnswerBlock:
     n_tokens: Sequence[int]
     logliks_nats: Sequence[float] | None
     is_greedy: Sequence[bool] | None
+    leads_nats: Sequence[float] | None
     texts: Sequence[str] | None
     standings: Standings | None = None
 
@@ -97,6 +99,7 @@ def to_bytes(block: AnswerBlock) -> bytes:
         pa.array(block.keys, pa.binary(KEY_BYTES)),
         _column(block.logliks_nats, len(block), pa.float64()),
         _column(block.is_greedy, len(block), pa.bool_()),
+        _column(block.leads_nats, len(block), pa.float64()),
         pa.array(block.n_tokens, pa.int32()),
         _column(block.texts, len(block), pa.string()),
         _column(standings.tokens if standings else None, len(block), pa.int32()),
@@ -132,6 +135,7 @@ def from_bytes(data: bytes, what: str) -> AnswerBlock:
         n_tokens=columns["n_tokens"] or [],
         logliks_nats=columns["loglik_nats"],
         is_greedy=columns["is_greedy"],
+        leads_nats=columns["lead_nats"],
         texts=columns["text"],
         standings=None if None in ranked else Standings(*ranked),
     )

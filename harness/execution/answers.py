@@ -130,9 +130,9 @@ class Answers:
         if block.logliks_nats is not None and (ranked := block.standings) is not None:
             best, logliks = tuple(ranked.best[row]), tuple(ranked.best_logliks_nats[row])
             return Standing(ranked.tokens[row], block.logliks_nats[row], ranked.n_ahead[row], best, logliks)
-        if block.logliks_nats is None or block.is_greedy is None:
+        if block.logliks_nats is None or block.is_greedy is None or block.leads_nats is None:
             raise AssertionError("a block has scores, standings or texts")
-        return Score(block.logliks_nats[row], block.is_greedy[row], block.n_tokens[row])
+        return Score(block.logliks_nats[row], block.is_greedy[row], block.n_tokens[row], block.leads_nats[row])
 
 
 def request_key(request: Question) -> bytes:
@@ -196,6 +196,7 @@ def _block(about: BlockAbout, keys: Sequence[bytes], answers: Sequence[Answer]) 
         n_tokens=[1 if isinstance(answer, Standing) else answer.n_tokens for answer in answers],
         logliks_nats=None if texts else logliks,
         is_greedy=[score.is_greedy for score in scores] if scores else None,
+        leads_nats=[score.lead_nats for score in scores] if scores else None,
         texts=[made.text for made in texts] if texts else None,
         standings=standings if ranked else None,
     )

@@ -150,7 +150,7 @@ class LmEval:
             compared = option_scores(self.metric, logliks, document.choices)
             how: dict[str, Any] = {"metric": self.metric, "correct": correct, "near_tie_nats": near_tie_nats}
             return choice_outcome(item, compared, document.choices, **how)
-        return greedy_outcome(item, logliks, [score.is_greedy for score in scores], correct=correct)
+        return greedy_outcome(item, scores, correct=correct, near_tie_nats=near_tie_nats)
 
     # -------------------------------------------------------------------------------------------- made once an object
 

@@ -10,7 +10,7 @@ from typing import Any
 from harness.core.errors import ScoreError
 from harness.core.records import Item, ItemOutcome
 from harness.knowledge.near_tie import is_near_tie
-from harness.scoring import NEAR_TIE_NATS, TaskKind
+from harness.scoring import NEAR_TIE_NATS, Score, TaskKind
 
 KINDS: Mapping[str, TaskKind] = {
     "multiple_choice": "continuation",
@@ -76,17 +76,19 @@ def choice_outcome(
     )
 
 
-def greedy_outcome(item: Item, logliks_nats: Sequence[float], is_greedy: Sequence[bool], *, correct: bool) -> ItemOutcome:
-    """The outcome where an option is right if the model would write it unasked: the first such one, or none."""
+def greedy_outcome(item: Item, scores: Sequence[Score], *, correct: bool, near_tie_nats: float = NEAR_TIE_NATS) -> ItemOutcome:
+    """The outcome where an option is right if the model would write it unasked: the first such one, or none. A near-tie where
+    one of its tokens is ahead of the likeliest other one, or behind it, by less than ``near_tie_nats``."""
+    logliks_nats = [score.loglik_nats for score in scores]
     if not all(math.isfinite(loglik) for loglik in logliks_nats):
         raise ScoreError(f"{item.id}: a score is NaN or infinite: the model's weights or its dtype are broken.")
-    written = [i for i, greedy in enumerate(is_greedy[: len(item.options)]) if greedy]
+    written = [i for i, score in enumerate(scores[: len(item.options)]) if score.is_greedy]
     return ItemOutcome(
         answer=written[0] if written else -1,
         correct=correct,
         rank=1 if correct else len(item.options) + 1,
         margin_nats=0.0,
-        near_tie=False,
+        near_tie=any(abs(score.lead_nats) < near_tie_nats for score in scores[: len(item.options)]),
         option_logliks_nats=tuple(logliks_nats[: len(item.options)]),
     )
 

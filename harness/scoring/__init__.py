@@ -8,6 +8,7 @@ family can do it at all. This module imports no torch; the engines beside it do.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
@@ -93,11 +94,16 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Score:
     """The sum of the scored tokens' log-probabilities (natural log), whether every one of them was the most likely one,
-    and how many there are."""
+    and how many there are.
+
+    ``lead_nats``: how far the token that comes off worst is ahead of the likeliest other one; negative where it is behind.
+    That near 0, rounding decides ``is_greedy``. Infinite: nobody looked.
+    """
 
     loglik_nats: float
     is_greedy: bool
     n_tokens: int
+    lead_nats: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

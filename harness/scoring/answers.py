@@ -86,7 +86,9 @@ def sum_up(
     logliks = np.add.reduceat(reading.logprobs_nats, starts)
     greedy = np.logical_and.reduceat(reading.is_top, starts)
     n_tokens = np.diff(starts, append=len(reading.is_top))
-    scores = iter([Score(*found) for found in zip(logliks.tolist(), greedy.tolist(), n_tokens.tolist(), strict=True)])
+    leads = np.minimum.reduceat(reading.leads_nats, starts)
+    columns = (logliks.tolist(), greedy.tolist(), n_tokens.tolist(), leads.tolist())
+    scores = iter([Score(*found) for found in zip(*columns, strict=True)])
     made = [[(request, next(scores)) for request in group] for group in groups]
     broken = next(
         ((request, score) for group in made for request, score in group if not math.isfinite(score.loglik_nats)), None

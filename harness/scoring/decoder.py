@@ -15,12 +15,13 @@ from harness.scoring import Progress, Reading, Request, Score
 from harness.scoring.answers import PartsDone, broken_score, check_looks_left
 from harness.scoring.encode import Encoded, window_tokens
 from harness.scoring.holds import find_layout
+from harness.scoring.lean import lean_forwards
 from harness.scoring.memory import Halving
 from harness.scoring.plain import BUDGET_TOKENS, score_plain
 from harness.scoring.readout import TokenReading
 from harness.scoring.rolling import encode_pieces
 from harness.scoring.rooted import body, choose_roots, keep_root, room_beside_roots
-from harness.scoring.stems import SHORTEST_STEM_TOKENS, find_stems, tokens_to_feed
+from harness.scoring.stems import LEAST_SAVED_TOKENS, drop_small, find_stems, tokens_to_feed
 from harness.scoring.tree import Layout, TreeEngine, deepest_path
 from harness.scoring.trie import Trie, make_tries
 
@@ -41,8 +42,9 @@ class DecoderScorer:
     ours, or "plain" where the model can't take tree masks either.
 
     The choice is made at construction by comparing them on a small probe, or forced. Groups that reach beyond a sliding
-    window are always scored plainly. ``keeps_stems``: whether what several groups begin with (at least ``shortest_stem``
-    tokens) is fed once for all of them, which the probe must allow, too. ``tokens_fed`` counts fed tokens, padding left out.
+    window are always scored plainly. ``keeps_stems``: whether what several groups begin with is fed once for all, where
+    that saves at least ``least_saved`` tokens, which the probe must allow, too. ``tokens_fed`` counts fed tokens, padding left
+    out.
     """
 
     identities: ClassVar[dict[Reading, str]] = {
@@ -58,7 +60,7 @@ class DecoderScorer:
         *,
         batch_tokens: int = BATCH_TOKENS,
         path: Literal["auto", "packed", "padded", "plain"] = "auto",
-        shortest_stem: int = SHORTEST_STEM_TOKENS,
+        least_saved: int = LEAST_SAVED_TOKENS,
         progress: Progress | None = None,
     ) -> None:
         if batch_tokens < 1:
@@ -76,7 +78,7 @@ class DecoderScorer:
         whole_window = window_tokens(config, model.tokenizer)
         self._window = room_beside_roots(model, whole_window)
         self._deepest = min(self._window, self._window - whole_window + (deepest_path(config) or whole_window))
-        self._shortest_stem = shortest_stem
+        self._least_saved = least_saved
         self._progress = progress
         self.tokens_fed = 0
         check_looks_left(model, lambda ids: module(input_ids=ids, use_cache=False).logits, self._window)
@@ -85,7 +87,9 @@ class DecoderScorer:
         held = None if path == "auto" and row_by_row else find_layout(model, layouts, self._deepest, longest)
         self.path: ScoringPath = path if path != "auto" else held.layout if held else "plain"
         self.keeps_stems = held is not None and held.keeps_stems
-        self._engine = TreeEngine(model, batch_tokens, "padded" if self.path == "padded" else "packed", self._halving)
+        self._engine = TreeEngine(
+            model, batch_tokens, "padded" if self.path == "padded" else "packed", self._halving, lean_forwards(model)
+        )
 
     def score(self, groups: Sequence[Sequence[Request]]) -> list[list[Score]]:
         """The scores of each group's requests, in order. Raises ScoreError for a score that is not finite."""
@@ -116,7 +120,7 @@ class DecoderScorer:
         """What is read behind one root, by group and request."""
         tries, plain = plan.tries, plan.plain
         readings: dict[tuple[int, int], TokenReading] = {}
-        stems = find_stems(tries, self._shortest_stem if self.keeps_stems else None)
+        stems = drop_small(find_stems(tries, 1 if self.keeps_stems else None), self._least_saved)
         kept = self._keep(root) if tries else None
         by_trie = self._engine.score(
             tries, stems, lambda batch: done.tell(tries[position].group for position in batch), root=kept
@@ -173,7 +177,12 @@ def _score(readings: Sequence[TokenReading], request: Request, model: LoadedMode
     loglik = sum(float(reading.logprobs_nats.sum()) for reading in readings)
     if not np.isfinite(loglik):
         raise broken_score(request, loglik, model)
-    return Score(loglik, all(bool(r.is_top.all()) for r in readings), sum(len(r.is_top) for r in readings))
+    return Score(
+        loglik,
+        is_greedy=all(bool(reading.is_top.all()) for reading in readings),
+        n_tokens=sum(len(reading.is_top) for reading in readings),
+        lead_nats=min(float(reading.leads_nats.min()) for reading in readings),
+    )
 
 
 def _groups_of(plain: Sequence[tuple[int, int]], done: PartsDone) -> Callable[[Sequence[int]], None]:

@@ -74,17 +74,17 @@ class EncoderScorer:
     def _read(self, plan: RowPlan) -> TokenReading:
         """All that is read, in the plan's order."""
         done = GroupsDone(self._progress, plan.last_of_groups)
-        logprobs, is_top = np.empty(len(plan.tokens)), np.empty(len(plan.tokens), dtype=np.bool_)
+        made = TokenReading.empty(len(plan.tokens))
         n_fed = 0
         for batch in plan.batches:
             ids = torch.from_numpy(batch.ids).to(self._model.device)
             with torch.inference_mode():
                 read = read_places(self._logits(ids, np.unique(batch.places)), batch.places, plan.tokens[batch.reads])
-            logprobs[batch.reads], is_top[batch.reads] = read.logprobs_nats, read.is_top
+            made.put(batch.reads, read)
             self.tokens_fed += batch.ids.size
             n_fed += len(batch.ids)
             done.tell(n_fed)
-        return TokenReading(logprobs, is_top)
+        return made
 
     def _logits(self, ids: Tensor, places: Int[np.ndarray, " places"]) -> Tensor:
         """The logits at places (row x width + position, in order), [places, vocabulary]."""

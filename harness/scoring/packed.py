@@ -34,6 +34,9 @@ TOGETHER_TOKENS = 128
 NEARLY_AS_LONG = 0.8
 """Tries attend together down to this share of the longest one's length."""
 
+MANY_KEPT = 64
+"""More kept positions are not copied beside each of the tries that attend together."""
+
 CHAIN_TOKENS = 64
 """A shorter stretch without branches is not worth a call of its own."""
 
@@ -103,7 +106,7 @@ def _parts(
 ) -> tuple[_Alone | _Together, ...]:
     parts: list[_Alone | _Together] = []
     on_cpu = torch.device(device).type == "cpu"
-    for members in _alike(starts, one_by_one=on_cpu and n_kept > 0, all_at_once=not on_cpu):
+    for members in _alike(starts, one_by_one=on_cpu and n_kept > MANY_KEPT, all_at_once=not on_cpu):
         chosen = [tries[member] for member in members]
         if len(members) == 1:
             here = slice(int(starts[members[0]]), int(starts[members[0] + 1]))

@@ -7,16 +7,32 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenReading:
-    """The log-probabilities (natural log) of some tokens, and whether each was the most likely one."""
+    """The log-probabilities (natural log) of some tokens, whether each was the most likely one, and how far it is ahead of the
+    likeliest other token (behind: negative)."""
 
     logprobs_nats: Float[np.ndarray, " reads"]
     is_top: Bool[np.ndarray, " reads"]
+    leads_nats: Float[np.ndarray, " reads"]
+
+    @classmethod
+    def empty(cls, n_reads: int) -> TokenReading:
+        """Room for so many."""
+        return cls(np.empty(n_reads), np.empty(n_reads, dtype=np.bool_), np.empty(n_reads))
+
+    def put(self, where: Int[np.ndarray, " some"] | list[int], part: TokenReading) -> None:
+        """Fill in some of them."""
+        self.logprobs_nats[where], self.is_top[where] = part.logprobs_nats, part.is_top
+        self.leads_nats[where] = part.leads_nats
+
+    def take(self, part: slice) -> TokenReading:
+        """Some of them."""
+        return TokenReading(self.logprobs_nats[part], self.is_top[part], self.leads_nats[part])
 
 
 def read_logits(logits: Float[Tensor, "rows vocabulary"], rows: Sequence[int], tokens: Sequence[int]) -> TokenReading:
@@ -27,16 +43,22 @@ def read_logits(logits: Float[Tensor, "rows vocabulary"], rows: Sequence[int], t
     >>> reading = read_logits(torch.tensor([[0.0, 0.0], [0.0, 1.0]]), [0, 0, 1], [0, 1, 1])
     >>> reading.logprobs_nats.round(4).tolist(), reading.is_top.tolist()
     ([-0.6931, -0.6931, -0.3133], [True, False, True])
+    >>> reading.leads_nats.tolist()
+    [0.0, 0.0, 1.0]
     """
     exact = logits if logits.dtype == torch.float64 else logits.float()
     row = torch.tensor(list(rows), device=logits.device)
     token = torch.tensor(list(tokens), device=logits.device)
     read, top = exact[row, token], exact.amax(dim=-1)
     is_top = read == top[row]
+    leads = read - top[row]
     ties = torch.nonzero(is_top).flatten()  # of equal tops the first counts; argmax is slow, and few tokens are at the top
     if len(ties):
         tied, which = torch.unique(row[ties], return_inverse=True)
-        is_top[ties] = exact[tied].argmax(dim=-1)[which] == token[ties]
+        rows = exact[tied]
+        first = rows.argmax(dim=-1, keepdim=True)
+        is_top[ties] = first[which, 0] == token[ties]
+        leads[ties] = (top[tied] - rows.scatter_(1, first, -torch.inf).amax(dim=-1))[which]
     log_sum = exact.sub_(top[:, None]).exp_().sum(dim=-1).log_()
     logprobs = read - top[row] - log_sum[row]
-    return TokenReading(logprobs.double().cpu().numpy(), is_top.cpu().numpy())
+    return TokenReading(logprobs.double().cpu().numpy(), is_top.cpu().numpy(), leads.double().cpu().numpy())

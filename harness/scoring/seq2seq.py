@@ -69,7 +69,7 @@ class Seq2SeqScorer:
         batches = plan_batches([len(context) for context in contexts], budget_tokens=self._batch_tokens)
         rank = {contexts[position]: rank for rank, position in enumerate(_flatten(batches), start=1)}
         done = GroupsDone(self._progress, [max((rank[pair.context] for pair in group), default=0) for group in groups])
-        made = TokenReading(np.empty(starts[-1]), np.empty(starts[-1], dtype=np.bool_))
+        made = TokenReading.empty(int(starts[-1]))
         n_fed = 0
         for batch in batches:
             chosen = [contexts[position] for position in batch]
@@ -160,8 +160,7 @@ def _read_targets(
         into += range(starts[index], starts[index + 1])
     at = np.array(places)
     where = torch.from_numpy(np.unique(at)).to(logits.device)
-    read = read_places(logits.flatten(0, 1)[where], at, np.array(tokens))
-    made.logprobs_nats[into], made.is_top[into] = read.logprobs_nats, read.is_top
+    made.put(into, read_places(logits.flatten(0, 1)[where], at, np.array(tokens)))
 
 
 def _flatten(lists: Iterable[Sequence[int]]) -> list[int]:

@@ -11,7 +11,10 @@ import numpy as np
 from harness.scoring.trie import Trie
 
 SHORTEST_STEM_TOKENS = 32
-"""A shorter one costs more as a batch of its own, and as keys copied beside every row, than it saves."""
+"""Where texts are generated: a shorter one costs more, as a pass of its own, than it saves."""
+
+LEAST_SAVED_TOKENS = 64
+"""Where requests are scored: feeding a stem by itself takes a pass through all weights, which costs about as many tokens."""
 
 _Block = tuple[int, int, int, list[tuple[int, int, int]]]
 """Places low to high of the sorted beginnings, the tokens that its stems save, and these as (low, high, length)."""
@@ -47,6 +50,17 @@ def find_stems(tries: Sequence[Trie], shortest: int | None) -> list[Stem]:
     stems.sort(key=lambda stem: (-len(stem.tokens), stem.members))
     alone = set(order).difference(*(stem.members for stem in stems))
     return [*stems, Stem((), tuple(sorted(alone)))] if alone else stems
+
+
+def drop_small(stems: Sequence[Stem], least_saved: int) -> list[Stem]:
+    """Only the stems that save at least so many tokens; the others' tries are fed whole.
+
+    >>> drop_small([Stem((7, 8), (0, 3)), Stem((5,), (1, 2, 4))], least_saved=2)
+    [Stem(tokens=(5,), members=(1, 2, 4)), Stem(tokens=(), members=(0, 3))]
+    """
+    kept = [stem for stem in stems if stem.tokens and (len(stem.members) - 1) * len(stem.tokens) >= least_saved]
+    whole = {member for stem in stems for member in stem.members}.difference(*(stem.members for stem in kept))
+    return [*kept, Stem((), tuple(sorted(whole)))] if whole else kept
 
 
 def tokens_to_feed(tries: Sequence[Trie], stems: Sequence[Stem]) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from harness.models.loaded import LoadedModel
 from harness.models.roots import KeysValues
+from harness.scoring.lean import Forward, computing_in_place
 from harness.scoring.memory import Halving
 from harness.scoring.packed import feed_packed
 from harness.scoring.padded import feed_padded
@@ -41,12 +42,14 @@ _WINDOW_KEYS = ("sliding_window", "attention_chunk_size", "window_size")
 
 @dataclass(frozen=True, slots=True)
 class TreeEngine:
-    """Scores tries. Only valid where ``DecoderScorer`` found it to agree with the plain path."""
+    """Scores tries. Only valid where ``DecoderScorer`` found it to agree with the plain path. ``lean``: modules that compute
+    in place meanwhile."""
 
     model: LoadedModel
     budget_tokens: int
     layout: Layout = "packed"
     halving: Halving = field(default_factory=Halving)
+    lean: dict[nn.Module, Forward] = field(default_factory=dict)
     _rooms: list[Tensor] = field(default_factory=list)
 
     def score(
@@ -65,7 +68,7 @@ class TreeEngine:
             for batch in self._plan([tries[position].n_nodes - n_stem for position in stem.members], n_positions(kept)):
                 positions = [stem.members[row] for row in batch]
                 chosen = [tries[position] for position in positions]
-                with torch.inference_mode():
+                with torch.inference_mode(), computing_in_place(self.lean):
                     score_batch = partial(self._score_batch, kept=kept, n_stem=n_stem)
                     made = self.halving.feed(chosen, self._n_tokens, score_batch)
                 readings.update(zip(positions, made, strict=True))
@@ -99,14 +102,13 @@ class TreeEngine:
     def _read(self, hidden: Tensor, places: Int[np.ndarray, " reads"], tokens: Int[np.ndarray, " reads"]) -> TokenReading:
         """Read tokens off places of ``hidden`` [places, hidden], each place's logits made once."""
         unique, inverse = np.unique(places, return_inverse=True)
-        logprobs, is_top = np.empty(len(places)), np.empty(len(places), dtype=np.bool_)
+        made = TokenReading.empty(len(places))
         for start in range(0, len(unique), HEAD_ROWS):
             here = np.flatnonzero((inverse >= start) & (inverse < start + HEAD_ROWS))
             rows = torch.from_numpy(unique[start : start + HEAD_ROWS]).to(hidden.device)
             logits = head(self.model, hidden[rows], self._room(hidden))
-            part = read_logits(logits, (inverse[here] - start).tolist(), tokens[here].tolist())
-            logprobs[here], is_top[here] = part.logprobs_nats, part.is_top
-        return TokenReading(logprobs, is_top)
+            made.put(here, read_logits(logits, (inverse[here] - start).tolist(), tokens[here].tolist()))
+        return made
 
     def _room(self, hidden: Tensor) -> Tensor:
         """Where logits are written, batch after batch."""
@@ -155,6 +157,6 @@ def _split(reading: TokenReading, tries: Sequence[Trie]) -> list[list[TokenReadi
         made.append([])
         for request in trie.reads:
             part = slice(start, start + len(request))
-            made[-1].append(TokenReading(reading.logprobs_nats[part], reading.is_top[part]))
+            made[-1].append(reading.take(part))
             start = part.stop
     return made

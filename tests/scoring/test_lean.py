@@ -1,0 +1,72 @@
+"""Blocks in place: the same values as the modules' own code, only where they are of the known form, and only meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from harness.models.decoder import Decoder
+from harness.models.loaded import LoadedModel
+from harness.models.tiny import TINY
+from harness.scoring.lean import computing_in_place, lean_forwards
+
+MakeModel = Callable[..., LoadedModel]
+
+
+@pytest.mark.parametrize("architecture", [name for name in TINY if name != "mamba"])
+def test_a_model_puts_out_the_same_while_its_blocks_compute_in_place(architecture: str, tiny_model: MakeModel) -> None:
+    model = tiny_model(architecture)
+    ids = torch.tensor([[5, 9, 11, 3, 7, 5, 2]])
+    with torch.inference_mode():
+        own = model.module(ids).logits
+        with computing_in_place(lean_forwards(model)):
+            ours = model.module(ids).logits
+        again = model.module(ids).logits
+    assert torch.allclose(own, ours, rtol=1e-4, atol=1e-4)
+    assert torch.equal(own, again)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "n_modules"),
+    [("llama", 2 + 5), ("qwen2", 2 + 5), ("mistral", 2 + 5), ("gemma", 0), ("opt", 0), ("gpt2", 0), ("gpt_neox", 0)],
+)
+def test_two_layers_have_two_feed_forwards_and_five_norms(architecture: str, n_modules: int, tiny_model: MakeModel) -> None:
+    """Gemma's norm has 1 + w, and its gate a GELU: neither is of the form."""
+    assert len(lean_forwards(tiny_model(architecture))) == n_modules
+
+
+def test_what_only_looks_like_the_form_is_left_alone(tiny_model: MakeModel) -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.variance_epsilon = nn.Parameter(torch.ones(32)), 1e-6
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon) * (1 + self.weight)
+
+    model = tiny_model("llama", initializer_range=0.02)  # its own copy: a norm is replaced below
+    model.module.model.norm = Shifted()  # type: ignore[union-attr]
+    found = lean_forwards(model)
+    assert len(found) == 6
+    assert not any(isinstance(module, Shifted) for module in found)
+
+
+def test_hooks_run_all_the_same(tiny_model: MakeModel) -> None:
+    model = tiny_model("llama")
+    seen: list[str] = []
+    handle = model.module.model.layers[0].mlp.register_forward_hook(lambda *_: seen.append("mlp"))  # type: ignore[union-attr,index]
+    try:
+        with torch.inference_mode(), computing_in_place(lean_forwards(model)):
+            seen.clear()
+            model.module(torch.tensor([[5, 9]]))
+    finally:
+        handle.remove()
+    assert seen == ["mlp"]
+
+
+def test_half_precision_keeps_its_own_code(tiny_model: MakeModel) -> None:
+    half = Decoder().load(tiny_model("llama").folder, device="cpu", dtype="bfloat16")
+    assert lean_forwards(half) == {}
