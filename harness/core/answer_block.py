@@ -124,7 +124,7 @@ def from_bytes(data: bytes, what: str) -> AnswerBlock:
     about = (found.metadata or {}).get(_ABOUT)
     if not found.equals(_ANSWERS, check_metadata=False) or about is None:
         raise FileFormatError(f"{what} has columns {found.names}, expected {_ANSWERS.names} and what they are.")
-    columns = {name: None if table[name].null_count else table[name].to_pylist() for name in _ANSWERS.names}
+    columns: dict[str, Any] = {name: None if table[name].null_count else table[name].to_pylist() for name in _ANSWERS.names}
     told = tuple(name for name in _ANSWERS.names if columns[name] is not None)
     if len(table) and told not in _KINDS:
         raise FileFormatError(f"{what} has answers that are neither scores nor standings nor texts.")

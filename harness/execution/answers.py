@@ -177,7 +177,7 @@ def _block(about: BlockAbout, keys: Sequence[bytes], answers: Sequence[Answer]) 
     scores = [answer for answer in answers if isinstance(answer, Score)]
     texts = [answer for answer in answers if isinstance(answer, Generated)]
     ranked = [answer for answer in answers if isinstance(answer, Standing)]
-    if len(answers) != len(keys) or max(map(len, (scores, texts, ranked))) != len(keys):
+    if len(answers) != len(keys) or max(len(scores), len(texts), len(ranked)) != len(keys):
         raise ScoreError(
             f"{len(scores)} scores, {len(ranked)} ranks and {len(texts)} texts came for {len(keys)} requests; some were lost."
         )

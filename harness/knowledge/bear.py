@@ -21,7 +21,7 @@ from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.knowledge.bear_facts import BearBook, BearFact, load_bear
 from harness.knowledge.facts import TIE_RULE, rank_options, scores_of
 from harness.knowledge.sample import chance_share, sample
-from harness.scoring import Answer, Request, TaskKind, Tokenizer
+from harness.scoring import NEAR_TIE_NATS, Answer, Request, TaskKind, Tokenizer
 
 PROTOCOL = "bear/1"
 SEED = "bear-1"

@@ -71,8 +71,9 @@ def _gated(module: Any, x: Tensor) -> Tensor:
 
 
 def _norm(weight: Tensor, eps: float, x: Tensor) -> Tensor:
-    scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    return (x * scale).mul_(weight)
+    scale: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    made: Tensor = (x * scale).mul_(weight)
+    return made
 
 
 def _gives_the_same(module: nn.Module, lean: Forward) -> bool:

@@ -55,10 +55,10 @@ def read_logits(logits: Float[Tensor, "rows vocabulary"], rows: Sequence[int], t
     ties = torch.nonzero(is_top).flatten()  # of equal tops the first counts; argmax is slow, and few tokens are at the top
     if len(ties):
         tied, which = torch.unique(row[ties], return_inverse=True)
-        rows = exact[tied]
-        first = rows.argmax(dim=-1, keepdim=True)
+        theirs = exact[tied]
+        first = theirs.argmax(dim=-1, keepdim=True)
         is_top[ties] = first[which, 0] == token[ties]
-        leads[ties] = (top[tied] - rows.scatter_(1, first, -torch.inf).amax(dim=-1))[which]
+        leads[ties] = (top[tied] - theirs.scatter_(1, first, -torch.inf).amax(dim=-1))[which]
     log_sum = exact.sub_(top[:, None]).exp_().sum(dim=-1).log_()
     logprobs = read - top[row] - log_sum[row]
     return TokenReading(logprobs.double().cpu().numpy(), is_top.cpu().numpy(), leads.double().cpu().numpy())

@@ -47,6 +47,6 @@ def test_a_perplexity_has_no_verdict_but_its_sentence_and_the_pool_is_without_it
 def test_every_text_is_fed_though_the_cell_is_decided(build: Any, make: Any, policy: Policy) -> None:
     before = build.baseline(make(0, 3.0, "w1"))
     run = make(0, 3.0, "w2")
-    whole_facts = {"facts": run.runs["facts"], "wikitext": build.cut(run, 20).runs["wikitext"]}
+    whole_facts = {"facts": run.runs["facts"], "wikitext": build.cut(run, 21).runs["wikitext"]}
     assert undecided(CellRun(run.record, whole_facts), before, policy, FAMILY, declared_tasks=TASKS) == {"wikitext"}
     assert not undecided(run, before, policy, FAMILY, declared_tasks=TASKS)
