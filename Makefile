@@ -4,12 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 K ?= llama_4bit
 PYTEST_ARGS ?=
-# side by side, one thread each; only tests that need no browser and no model, which want the machine for themselves
+# side by side, one thread each; a browser wants the machine for itself
 SPREAD := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8
 # shapes in annotations are checked where numbers decide; without our own plugin, which imports these packages too early for that
 SHAPED := tests/stats tests/gate tests/baseline
 SHAPES := -p no:harness --jaxtyping-packages=harness.stats,harness.gate,harness.baseline,beartype.beartype $(SHAPED)
-TESTS := --doctest-modules harness tests $(SHAPED:%=--ignore=%)
+TESTS := --doctest-modules harness tests $(SHAPED:%=--ignore=%) --ignore=tests/browser
 
 .PHONY: help gate test test-all check format lint types imports actionlint doctor clean
 
@@ -21,11 +21,13 @@ gate: $(VENV)/.measure ## gate the 4-bit llama cells (K=... selects others) and 
 
 test: $(VENV)/.dev ## the project's tests without the slow ones
 	$(SPREAD) $(SHAPES) -m 'not slow and not gpu'
-	$(BIN)/pytest -q $(TESTS) -m 'not slow and not gpu' $(PYTEST_ARGS)
+	$(BIN)/pytest -q tests/browser
+	$(SPREAD) $(TESTS) -m 'not slow and not gpu' $(PYTEST_ARGS)
 
 test-all: $(VENV)/.dev ## every test, slow ones too
 	$(SPREAD) $(SHAPES)
-	$(BIN)/pytest -q $(TESTS) $(PYTEST_ARGS)
+	$(BIN)/pytest -q tests/browser
+	$(SPREAD) $(TESTS) $(PYTEST_ARGS)
 
 check: lint types imports test ## what CI runs: format, lint, types, imports, tests
 

@@ -55,7 +55,7 @@ def find_stems(tries: Sequence[Trie], shortest: int | None) -> list[Stem]:
 def drop_small(stems: Sequence[Stem], least_saved: int) -> list[Stem]:
     """Only the stems that save at least so many tokens; the others' tries are fed whole.
 
-    >>> drop_small([Stem((7, 8), (0, 3)), Stem((5,), (1, 2, 4))], least_saved=2)
+    >>> drop_small([Stem((7,), (0, 3)), Stem((5,), (1, 2, 4))], least_saved=2)
     [Stem(tokens=(5,), members=(1, 2, 4)), Stem(tokens=(), members=(0, 3))]
     """
     kept = [stem for stem in stems if stem.tokens and (len(stem.members) - 1) * len(stem.tokens) >= least_saved]

@@ -75,7 +75,7 @@ def test_what_was_pruned_stays_so_when_gptq_would_give_it_a_value_again(another:
         ([PRUNE, {**ROUND, "scope": "attention"}], r"step 2 \(int8_dynamic\) has a scope of its own: write it once, beside"),
         ([PRUNE, {"method": "steps", "steps": [ROUND]}], "step 2 is itself a list of steps: write all of them in one list"),
         ([{**PRUNE, "sparsity": 2}], "sparsity = 2 is not possible"),
-        ([{**PRUNE, "bits": 4}], r"step '1 \(magnitude\)' of the matrix: .*bits.* its fields are: sparsity"),
+        ([{**PRUNE, "bits": 4}], r"step '1 \(magnitude\)' of the matrix: unknown field 'bits'.* Known: .*sparsity"),
     ],
 )
 def test_steps_that_can_not_be_are_refused_when_the_recipe_is_made(steps: Any, sentence: str) -> None:

@@ -75,7 +75,7 @@ def test_an_artifact_brings_all_of_its_weights_also_from_the_store(measure, tmp_
             "rtn: scope = 'mlp' is not possible: expected one of all,",
         ),
         ('method = "magnitude"\nsparsity = 1.5', r"sparsity = 1.5 is not possible: expected a share in \[0, 1\)"),
-        ('method = "magnitude"\nshare = 0.5', "'tried' of the matrix: .*share.*; its fields are: sparsity"),
+        ('method = "magnitude"\nshare = 0.5', "'tried' of the matrix: unknown field 'share'.* Known: .*sparsity"),
     ],
 )
 def test_a_recipe_that_can_not_be_is_one_sentence(measure, recipe: str, sentence: str) -> None:
