@@ -21,7 +21,7 @@ from harness.scoring.plain import BUDGET_TOKENS, score_plain
 from harness.scoring.readout import TokenReading
 from harness.scoring.rolling import encode_pieces
 from harness.scoring.rooted import body, choose_roots, keep_root, room_beside_roots
-from harness.scoring.stems import LEAST_SAVED_TOKENS, drop_small, find_stems, tokens_to_feed
+from harness.scoring.stems import PASS_TOKENS, find_stems, tokens_to_feed
 from harness.scoring.tree import Layout, TreeEngine, deepest_path
 from harness.scoring.trie import Trie, make_tries
 
@@ -42,9 +42,8 @@ class DecoderScorer:
     ours, or "plain" where the model can't take tree masks either.
 
     The choice is made at construction by comparing them on a small probe, or forced. Groups that reach beyond a sliding
-    window are always scored plainly. ``keeps_stems``: whether what several groups begin with is fed once for all, where
-    that saves at least ``least_saved`` tokens, which the probe must allow, too. ``tokens_fed`` counts fed tokens, padding left
-    out.
+    window are always scored plainly. ``keeps_stems``: whether what several groups begin with is fed once for all, where that
+    saves more than ``pass_tokens`` tokens; the probe must allow it, too. ``tokens_fed`` counts fed tokens, padding left out.
     """
 
     identities: ClassVar[dict[Reading, str]] = {
@@ -60,7 +59,7 @@ class DecoderScorer:
         *,
         batch_tokens: int = BATCH_TOKENS,
         path: Literal["auto", "packed", "padded", "plain"] = "auto",
-        least_saved: int = LEAST_SAVED_TOKENS,
+        pass_tokens: int = PASS_TOKENS,
         progress: Progress | None = None,
     ) -> None:
         if batch_tokens < 1:
@@ -78,7 +77,7 @@ class DecoderScorer:
         whole_window = window_tokens(config, model.tokenizer)
         self._window = room_beside_roots(model, whole_window)
         self._deepest = min(self._window, self._window - whole_window + (deepest_path(config) or whole_window))
-        self._least_saved = least_saved
+        self._pass_tokens = pass_tokens
         self._progress = progress
         self.tokens_fed = 0
         check_looks_left(model, lambda ids: module(input_ids=ids, use_cache=False).logits, self._window)
@@ -120,7 +119,7 @@ class DecoderScorer:
         """What is read behind one root, by group and request."""
         tries, plain = plan.tries, plan.plain
         readings: dict[tuple[int, int], TokenReading] = {}
-        stems = drop_small(find_stems(tries, 1 if self.keeps_stems else None), self._least_saved)
+        stems = find_stems(tries, 1 if self.keeps_stems else None, pass_tokens=self._pass_tokens)
         kept = self._keep(root) if tries else None
         by_trie = self._engine.score(
             tries, stems, lambda batch: done.tell(tries[position].group for position in batch), root=kept

@@ -13,8 +13,9 @@ from harness.scoring.trie import Trie
 SHORTEST_STEM_TOKENS = 32
 """Where texts are generated: a shorter one costs more, as a pass of its own, than it saves."""
 
-LEAST_SAVED_TOKENS = 64
-"""Where requests are scored: feeding a stem by itself takes a pass through all weights, which costs about as many tokens."""
+PASS_TOKENS = 64
+"""Where requests are scored: a stem takes a pass through all weights by itself, which costs about as much as so many tokens
+beside others."""
 
 _Block = tuple[int, int, int, list[tuple[int, int, int]]]
 """Places low to high of the sorted beginnings, the tokens that its stems save, and these as (low, high, length)."""
@@ -28,8 +29,9 @@ class Stem:
     members: tuple[int, ...]
 
 
-def find_stems(tries: Sequence[Trie], shortest: int | None) -> list[Stem]:
-    """The tries parted by what they begin with, so that the fewest tokens are fed when each stem is fed once.
+def find_stems(tries: Sequence[Trie], shortest: int | None, *, pass_tokens: int = 0) -> list[Stem]:
+    """The tries parted by what they begin with, so that the fewest tokens are fed when each stem is fed once, and each costs
+    ``pass_tokens`` more.
 
     Every trie is in one stem, of at least ``shortest`` tokens (None: fed whole); of stems within stems the one that saves
     most is taken. The longest comes first.
@@ -45,22 +47,11 @@ def find_stems(tries: Sequence[Trie], shortest: int | None) -> list[Stem]:
     order = sorted(range(len(tries)), key=lambda position: (beginnings[position], position))
     stems = [
         Stem(beginnings[order[low]][:length], tuple(sorted(order[low:high])))
-        for low, high, length in _best_parts([beginnings[position] for position in order], shortest or 1)
+        for low, high, length in _best_parts([beginnings[position] for position in order], shortest or 1, pass_tokens)
     ]
     stems.sort(key=lambda stem: (-len(stem.tokens), stem.members))
     alone = set(order).difference(*(stem.members for stem in stems))
     return [*stems, Stem((), tuple(sorted(alone)))] if alone else stems
-
-
-def drop_small(stems: Sequence[Stem], least_saved: int) -> list[Stem]:
-    """Only the stems that save at least so many tokens; the others' tries are fed whole.
-
-    >>> drop_small([Stem((7,), (0, 3)), Stem((5,), (1, 2, 4))], least_saved=2)
-    [Stem(tokens=(5,), members=(1, 2, 4)), Stem(tokens=(), members=(0, 3))]
-    """
-    kept = [stem for stem in stems if stem.tokens and (len(stem.members) - 1) * len(stem.tokens) >= least_saved]
-    whole = {member for stem in stems for member in stem.members}.difference(*(stem.members for stem in kept))
-    return [*kept, Stem((), tuple(sorted(whole)))] if whole else kept
 
 
 def tokens_to_feed(tries: Sequence[Trie], stems: Sequence[Stem]) -> int:
@@ -79,8 +70,9 @@ def _beginning(trie: Trie) -> tuple[int, ...]:
     return tuple(trie.tokens[: min(until, first_read)].tolist())
 
 
-def _best_parts(beginnings: Sequence[tuple[int, ...]], shortest: int) -> list[tuple[int, int, int]]:
-    """Stretches (low, high, shared length) of sorted beginnings that save most when each stretch's stem is fed once.
+def _best_parts(beginnings: Sequence[tuple[int, ...]], shortest: int, pass_tokens: int) -> list[tuple[int, int, int]]:
+    """Stretches (low, high, shared length) of sorted beginnings that save most when each stretch's stem is fed once and costs
+    ``pass_tokens`` more; none of them costs more than it saves.
 
     Neighbours are joined from the longest common beginning to the shortest; a stretch that was joined keeps its parts'
     stems where these save more than the one of all.
@@ -94,8 +86,8 @@ def _best_parts(beginnings: Sequence[tuple[int, ...]], shortest: int) -> list[tu
             break
         low, middle, saved_left, parts_left = blocks.pop(first.pop(left + 1))
         _, high, saved_right, parts_right = blocks.pop(middle)
-        saved_as_one, saved_apart = (high - low - 1) * length, saved_left + saved_right
-        if saved_as_one >= saved_apart:
+        saved_as_one, saved_apart = (high - low - 1) * length - pass_tokens, saved_left + saved_right
+        if saved_as_one >= saved_apart and saved_as_one > 0:
             blocks[low] = (low, high, saved_as_one, [(low, high, length)])
         else:
             blocks[low] = (low, high, saved_apart, parts_left + parts_right)

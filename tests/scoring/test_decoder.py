@@ -120,11 +120,11 @@ def test_scores_equal_a_plain_transformers_loop(architecture: str, tiny_model: M
 @pytest.mark.parametrize("architecture", TINY)
 def test_examples_before_every_item_are_fed_once_and_change_no_score(architecture: str, tiny_model: MakeModel) -> None:
     model = tiny_model(architecture)
-    scorer = DecoderScorer(model, least_saved=4)
+    scorer = DecoderScorer(model, pass_tokens=4)
     assert scorer.keeps_stems == (architecture not in TAKES_NO_TREE)
     groups = [*FEW_SHOT, *SENTENCES, FEW_SHOT[0]]
     assert_equals_loop(model, groups, scorer.score(groups), nats=1e-4)
-    apart = DecoderScorer(model, least_saved=10**6)
+    apart = DecoderScorer(model, pass_tokens=10**6)
     apart.score(groups)
     n_shared = len(model.tokenizer.encode(f"{EXAMPLES} Q:"))
     reaches = len(model.tokenizer.encode(f"{EXAMPLES} Q: Latvia? A: Rome")) - 1 <= (deepest_path(model.module.config) or 10**6)
@@ -138,7 +138,7 @@ def test_a_stem_before_few_or_many_rows_gives_the_same_scores(
 ) -> None:
     monkeypatch.setattr("harness.scoring.tree.KEPT_TOKENS", kept)
     model = tiny_model("llama")
-    assert_equals_loop(model, FEW_SHOT, DecoderScorer(model, least_saved=4).score(FEW_SHOT), nats=1e-4)
+    assert_equals_loop(model, FEW_SHOT, DecoderScorer(model, pass_tokens=4).score(FEW_SHOT), nats=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["mistral", "gemma2"])

@@ -54,7 +54,7 @@ def room_for(model: LoadedModel, n_tokens: int, error: Exception) -> Iterator[li
     [
         ("llama", DecoderScorer),
         ("llama", lambda model: DecoderScorer(model, path="plain")),
-        ("llama", lambda model: DecoderScorer(model, least_saved=4)),
+        ("llama", lambda model: DecoderScorer(model, pass_tokens=4)),
         ("bert", EncoderScorer),
         ("t5", Seq2SeqScorer),
     ],

@@ -93,14 +93,14 @@ def flat(scores: list[list[Score]]) -> list[float]:
 
 @pytest.mark.parametrize("make_root", [soft_prompt, prefix])
 @pytest.mark.parametrize("architecture", ROOTED)
-@pytest.mark.parametrize("least_saved", [4, 10**6])
+@pytest.mark.parametrize("pass_tokens", [4, 10**6])
 def test_scores_behind_a_root_equal_a_plain_transformers_loop(
-    architecture: str, make_root: Callable[..., SoftRoot], least_saved: int, tiny_model: MakeModel
+    architecture: str, make_root: Callable[..., SoftRoot], pass_tokens: int, tiny_model: MakeModel
 ) -> None:
     model = tiny_model(architecture)
     root = make_root(model, 3)
     rooted = replace(model, soft_roots=SoftRoots.of_one(root))
-    scored = DecoderScorer(rooted, least_saved=least_saved).score(GROUPS)
+    scored = DecoderScorer(rooted, pass_tokens=pass_tokens).score(GROUPS)
     expected = [transformers_loop(model, root, request) for group in GROUPS for request in group]
     assert flat(scored) == pytest.approx(expected, abs=1e-4)
     without = DecoderScorer(model).score(GROUPS)
