@@ -117,8 +117,8 @@ def parse_source(spec: str) -> Source:
 def anchored(spec: str, base: Path) -> str:
     """A spec whose relative path starts at ``base``. Raises ConfigError for one that names no source.
 
-    >>> anchored("dir:models/tiny", Path("/work")), anchored("hub:org/name@main", Path("/work"))
-    ('dir:/work/models/tiny', 'hub:org/name@main')
+    >>> anchored("dir:models/tiny", Path("/srv")), anchored("hub:org/name@main", Path("/srv"))
+    ('dir:/srv/models/tiny', 'hub:org/name@main')
     """
     source = parse_source(spec)
     if isinstance(source, DirSource | GgufSource):
