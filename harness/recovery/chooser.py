@@ -22,9 +22,9 @@ from harness.core.errors import RecoveryError
 from harness.models.loaded import LoadedModel
 from harness.recovery.selection import attention_to_prompts, attention_weights, prompt_scores, sees
 from harness.recovery.soft import Rows, keys_values_of
+from harness.scoring.limits import deepest_path
 from harness.scoring.plan import plan_batches
 from harness.scoring.rooted import body
-from harness.scoring.tree import deepest_path
 
 _NAME = "harness_prompt_choice"
 BATCH_TOKENS = 1024

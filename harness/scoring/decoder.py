@@ -15,14 +15,14 @@ from harness.scoring import Progress, Reading, Request, Score
 from harness.scoring.answers import PartsDone, broken_score, check_looks_left
 from harness.scoring.encode import Encoded, window_tokens
 from harness.scoring.holds import find_layout
-from harness.scoring.lean import lean_forwards
+from harness.scoring.limits import deepest_path, rope_by_batch
 from harness.scoring.memory import Halving
 from harness.scoring.plain import BUDGET_TOKENS, score_plain
 from harness.scoring.readout import TokenReading
 from harness.scoring.rolling import encode_pieces
 from harness.scoring.rooted import body, choose_roots, keep_root, room_beside_roots
 from harness.scoring.stems import PASS_TOKENS, find_stems, tokens_to_feed
-from harness.scoring.tree import Layout, TreeEngine, deepest_path
+from harness.scoring.tree import Layout, TreeEngine
 from harness.scoring.trie import Trie, make_tries
 
 ScoringPath = Literal["packed", "padded", "plain"]
@@ -32,9 +32,6 @@ BATCH_TOKENS = 1024
 
 MAX_TRIE_NODES = 4096
 """A larger group is cut into several tries: a mask has nodes² entries."""
-
-_ROPE_BY_BATCH = ("dynamic", "longrope")
-"""Rotary scalings that depend on the longest row of a batch: such models are fed one request at a time."""
 
 
 class DecoderScorer:
@@ -66,8 +63,7 @@ class DecoderScorer:
             raise ConfigError(f"batch_tokens is {batch_tokens}: expected at least 1.")
         module: Any = model.module
         config = module.config
-        rope = getattr(config, "rope_parameters", None) or {}
-        row_by_row = rope.get("rope_type") in _ROPE_BY_BATCH
+        row_by_row = rope_by_batch(config)
         roots = model.soft_roots
         self._model = model
         self._roots: tuple[SoftRoot, ...] = roots.roots if roots else (SoftRoot(keys_values=()),)
@@ -83,12 +79,12 @@ class DecoderScorer:
         check_looks_left(model, lambda ids: module(input_ids=ids, use_cache=False).logits, self._window)
         layouts: Sequence[Layout] = ("packed", "padded") if path == "auto" else () if path == "plain" else (path,)
         longest = max(self._roots, key=lambda root: root.n_positions)
-        held = None if path == "auto" and row_by_row else find_layout(model, layouts, self._deepest, longest)
+        untried = (path == "auto" and row_by_row) or self._deepest < 2
+        held = None if untried else find_layout(model, layouts, self._deepest, longest)
         self.path: ScoringPath = path if path != "auto" else held.layout if held else "plain"
         self.keeps_stems = held is not None and held.keeps_stems
-        self._engine = TreeEngine(
-            model, batch_tokens, "padded" if self.path == "padded" else "packed", self._halving, lean_forwards(model)
-        )
+        layout: Layout = "padded" if self.path == "padded" else "packed"
+        self._engine = TreeEngine(model, batch_tokens, layout, self._halving, held.lean if held else {})
 
     def score(self, groups: Sequence[Sequence[Request]]) -> list[list[Score]]:
         """The scores of each group's requests, in order. Raises ScoreError for a score that is not finite."""

@@ -11,9 +11,9 @@ from torch import Tensor
 from harness.models.loaded import LoadedModel
 from harness.scoring.answers import AGREE_NATS
 from harness.scoring.greedy import Ask, GreedyEngine, find_beginnings
-from harness.scoring.left_padded import feed, rope_by_batch
+from harness.scoring.left_padded import feed
+from harness.scoring.limits import deepest_path, rope_by_batch
 from harness.scoring.stops import StopStrings
-from harness.scoring.tree import deepest_path
 
 _Told = tuple[list[Tensor], list[int]]
 """Next-token scores [vocabulary] of each step, and the tokens that were taken."""
@@ -82,7 +82,7 @@ def engine_that_holds(model: LoadedModel, *, ends: frozenset[int], batch_tokens:
 
     What a wrong mask or a missing cap does is far larger in trained models than ``AGREE_NATS``.
     """
-    if rope_by_batch(model) or _steers_otherwise(model):
+    if rope_by_batch(model.module.config) or _steers_otherwise(model):
         return None
     if window <= N_NEW:
         return None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
+from torch import nn
 
 from harness.models.loaded import LoadedModel
 from harness.models.roots import SoftRoot
 from harness.scoring.answers import AGREE_NATS
 from harness.scoring.encode import Encoded
+from harness.scoring.lean import Forward, lean_forwards
 from harness.scoring.plain import score_plain
 from harness.scoring.readout import TokenReading
 from harness.scoring.rooted import body, keep_root
@@ -22,12 +25,14 @@ MANY_NODES = 4096
 """More than the probe has: it is one batch."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """A layout that gives the plain scores, and whether it does so behind a stem that is fed once."""
+    """A layout that gives the plain scores, whether it does so behind a stem that is fed once, and the modules that compute in
+    place meanwhile."""
 
     layout: Layout
     keeps_stems: bool
+    lean: dict[nn.Module, Forward]
 
 
 def find_layout(model: LoadedModel, layouts: Sequence[Layout], deepest: int, root: SoftRoot) -> Held | None:
@@ -45,12 +50,13 @@ def find_layout(model: LoadedModel, layouts: Sequence[Layout], deepest: int, roo
     noise_nats = _largest_difference(plain, score_plain(model, requests, budget_tokens=1, root=root))
     # weights ruined by compression multiply rounding errors
     tolerance_nats = max(AGREE_NATS[model.dtype], 10 * noise_nats)
-    for layout in layouts:
-        engine = TreeEngine(model, MANY_NODES, layout)
+    lean = lean_forwards(model)
+    for layout, forwards in product(layouts, [lean, {}] if lean else [{}]):
+        engine = TreeEngine(model, MANY_NODES, layout, lean=forwards)
         made = [_try_tree(engine, tries, find_stems(tries, shortest), root) for shortest in (None, 2)]
         holds = [tree is not None and _largest_difference(tree, plain) <= tolerance_nats for tree in made]
         if holds[0]:
-            return Held(layout, keeps_stems=holds[1])
+            return Held(layout, keeps_stems=holds[1], lean=forwards)
     return None
 
 

@@ -19,15 +19,13 @@ from harness.models.loaded import LoadedModel
 from harness.models.quiet import quiet_transformers
 from harness.scoring.answers import AGREE_NATS
 from harness.scoring.greedy import Ask
+from harness.scoring.limits import rope_by_batch
 from harness.scoring.memory import Halving
 from harness.scoring.plan import plan_batches
 from harness.scoring.stops import StopStrings
 
 PLAIN_TOKENS = 4096
 """Padded tokens of a batch, those to be made among them: what ``generate``'s cache of keys and values has to hold."""
-
-_ROPE_BY_BATCH = ("dynamic", "longrope")
-"""Rotary scalings that depend on the longest row of a batch: such models are fed one prompt at a time."""
 
 
 class LeftPadded:
@@ -38,7 +36,7 @@ class LeftPadded:
         self._model, self._ends = model, ends
         self._is_encoder_decoder = bool(model.module.config.is_encoder_decoder)  # type: ignore[union-attr]
         self._halving = Halving()
-        together = not rope_by_batch(model) and _padding_is_harmless(model)
+        together = not rope_by_batch(model.module.config) and _padding_is_harmless(model)
         self._batch_tokens = min(batch_tokens, PLAIN_TOKENS) if together else 1
 
     def generate(self, asks: Mapping[int, Ask], done: Callable[[Sequence[int]], None]) -> dict[int, list[int]]:
@@ -105,12 +103,6 @@ def feed(model: LoadedModel, rows: Sequence[Sequence[int]], max_new_tokens: int,
             use_cache=True,
             **options,
         )
-
-
-def rope_by_batch(model: LoadedModel) -> bool:
-    """Whether a row's positions are turned by how long its neighbours are."""
-    rope = getattr(model.module.config, "rope_parameters", None) or {}
-    return rope.get("rope_type") in _ROPE_BY_BATCH
 
 
 def _padded_tokens(asks: Sequence[Ask]) -> int:

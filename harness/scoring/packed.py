@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from harness.core.errors import ModelError
 from harness.models.loaded import LoadedModel
 from harness.models.roots import KeysValues
 from harness.scoring.rooted import body, n_positions
@@ -68,6 +69,7 @@ class _Layout:
     """How a row's tokens attend, and what is kept before all of them."""
 
     n_tokens: int
+    n_deepest: int
     parts: tuple[_Alone | _Together, ...]
     kept: KeysValues | None
 
@@ -88,7 +90,7 @@ def feed_packed(
     positions = np.concatenate([trie.depths[n_stem:] for trie in tries]) + n_kept - n_stem
     dtype = next(model.module.parameters()).dtype
     parts = _parts(tries, starts, n_kept, n_stem, dtype=dtype, device=model.device)
-    with _attending(model, _Layout(len(ids), parts, kept)):
+    with _attending(model, _Layout(len(ids), int(positions.max()) + 1, parts, kept)):
         out = body(model)(
             input_ids=torch.from_numpy(ids).to(model.device)[None],
             position_ids=torch.from_numpy(positions).to(model.device)[None],
@@ -175,12 +177,17 @@ def _attending(model: LoadedModel, layout: _Layout) -> Iterator[None]:
     """While the block runs, the model attends as the layout says."""
     AttentionInterface.register(NAME, _attend)
     config: Any = model.module.config
-    before, token = config._attn_implementation, _LAYOUT.set(layout)
-    config._attn_implementation = NAME
+    inner = [
+        getattr(config, name, None) for name in getattr(config, "sub_configs", {})
+    ]  # the outer one's setter sets these, too
+    before = [(part, part._attn_implementation) for part in (config, *inner) if part is not None]
+    token = _LAYOUT.set(layout)
     try:
+        config._attn_implementation = NAME
         yield
     finally:
-        config._attn_implementation = before
+        for part, own in before:
+            part._attn_implementation = own
         _LAYOUT.reset(token)
 
 
@@ -200,6 +207,12 @@ def _attend(
     as_fed = (1, layout.n_tokens)
     if unknown or attention_mask is not None or query.shape[:3:2] != as_fed or key.shape[:3:2] != as_fed:
         raise ValueError(f"this architecture attends in a way that is not known here ({', '.join(unknown) or 'a mask'})")
+    window = others.get("sliding_window")
+    if isinstance(window, int) and window < layout.n_deepest:
+        raise ModelError(
+            f"a layer of {type(module).__name__} sees {window} tokens, and {layout.n_deepest} stand in a row: expected a "
+            "config that names its sliding_window; report this model, its scores would be wrong."
+        )
     states = _States(query, key, value, layout.kept[module.layer_idx] if layout.kept else None, scaling)
     out = query.new_empty((layout.n_tokens, query.shape[1], value.shape[3]))
     for part in layout.parts:

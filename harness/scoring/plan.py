@@ -33,15 +33,17 @@ def plan_packed(lengths: Sequence[int], *, budget_tokens: int) -> list[list[int]
     [[1], [2, 0], [3, 4]]
     """
     order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
-    total = sum(lengths)
+    batches = [[position] for position in order if lengths[position] > budget_tokens]
+    order = order[len(batches) :]
+    total = sum(lengths[position] for position in order)
     fair = total / max(1, -(-total // budget_tokens))
-    batches: list[list[int]] = []
-    n_here, n_before = 0, 0
+    n_full, n_here, n_planned = len(batches), 0, 0
     for position in order:
-        full = n_here + lengths[position] > budget_tokens or n_before + n_here >= fair * len(batches)
-        if not batches or full:
+        n_own = len(batches) - n_full
+        if not n_own or n_here + lengths[position] > budget_tokens or n_planned >= fair * n_own:
             batches.append([])
-            n_before, n_here = n_before + n_here, 0
+            n_here = 0
         batches[-1].append(position)
         n_here += lengths[position]
+        n_planned += lengths[position]
     return batches

@@ -37,8 +37,6 @@ KEPT_TOKENS = 8192
 HEAD_ROWS = 512
 """Positions whose logits are made at once: 512 x 50,000 in float32 are 100 MB."""
 
-_WINDOW_KEYS = ("sliding_window", "attention_chunk_size", "window_size")
-
 
 @dataclass(frozen=True, slots=True)
 class TreeEngine:
@@ -125,8 +123,7 @@ def head(model: LoadedModel, hidden: Tensor, room: Tensor | None = None) -> Tens
     the product. What is not known here shows as a difference to the plain path, and the model is scored there.
     """
     layer: Any = model.module.get_output_embeddings()  # type: ignore[operator]
-    plain_matrix = type(layer) is nn.Linear and getattr(layer, "bias", None) is None and not layer._forward_hooks
-    if plain_matrix and room is not None:
+    if room is not None and _is_plain_matrix(layer):
         logits: Tensor = torch.mm(hidden, layer.weight.T, out=room[: len(hidden)])
     else:
         logits = layer(hidden)
@@ -140,13 +137,11 @@ def head(model: LoadedModel, hidden: Tensor, room: Tensor | None = None) -> Tens
     return logits
 
 
-def deepest_path(config: Any) -> int | None:
-    """How long a path may be before a sliding or chunked window would cut it: a mask of ours replaces the model's own.
-
-    None: as long as the model's window.
-    """
-    limits = [getattr(config, key, None) for key in _WINDOW_KEYS]
-    return min((limit for limit in limits if isinstance(limit, int)), default=None)
+def _is_plain_matrix(layer: Any) -> bool:
+    """Whether a layer does nothing but multiply: no bias, nothing hung on it, nothing in place of its own code."""
+    if type(layer) is not nn.Linear or getattr(layer, "bias", None) is not None:
+        return False
+    return not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer))
 
 
 def _split(reading: TokenReading, tries: Sequence[Trie]) -> list[list[TokenReading]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ from transformers import BertConfig, BertLMHeadModel
 from harness.core.errors import ConfigError, ModelError, ScoreError
 from harness.models.decoder import Decoder
 from harness.models.loaded import LoadedModel
-from harness.models.tiny import TINY
+from harness.models.tiny import TINY, fill
+from harness.models.tiny_tokenizers import tiny_tokenizer
 from harness.scoring import Request, Score
 from harness.scoring.decoder import DecoderScorer
-from harness.scoring.tree import deepest_path
+from harness.scoring.limits import deepest_path
 
 MakeModel = Callable[..., LoadedModel]
 
@@ -369,3 +371,34 @@ def test_smollm2_knows_the_capital_of_france(smollm2: LoadedModel) -> None:
     best = max(range(len(CITIES)), key=lambda i: scores[i].loglik_nats)
     assert CITIES[best] == "Paris"
     assert scores[best].is_greedy
+
+
+# ------------------------------------------------------------------------------------------------ models within models
+
+
+def test_a_window_of_the_language_model_within_a_larger_one_is_heeded(tmp_path: Path) -> None:
+    """Gemma 3's config has its language model's, with its window, inside."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "head_dim": 8}
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    tokenizer = tiny_tokenizer()
+    config = Gemma3Config(
+        text_config={
+            **text,
+            "num_key_value_heads": 2,
+            "vocab_size": len(tokenizer) + 8,
+            "sliding_window": 16,
+            "layer_types": kinds,
+            "max_position_embeddings": 512,
+        },
+        vision_config={"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+    )
+    with torch.random.fork_rng(devices=[]):
+        module = Gemma3ForConditionalGeneration(config)
+    fill(module, torch.Generator().manual_seed(0))
+    module.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = Decoder().load(tmp_path, device="cpu", dtype="float32")
+    groups = [*SENTENCES, [Request("", "abc"), Request("", "abd")]]
+    assert_equals_loop(model, groups, DecoderScorer(model).score(groups), nats=1e-3)

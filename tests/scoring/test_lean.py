@@ -70,3 +70,44 @@ def test_hooks_run_all_the_same(tiny_model: MakeModel) -> None:
 def test_half_precision_keeps_its_own_code(tiny_model: MakeModel) -> None:
     half = Decoder().load(tiny_model("llama").folder, device="cpu", dtype="bfloat16")
     assert lean_forwards(half) == {}
+
+
+def test_a_block_that_clamps_large_values_is_left_alone(tiny_model: MakeModel) -> None:
+    class Clamped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate_proj, self.up_proj, self.down_proj = nn.Linear(32, 64), nn.Linear(32, 64), nn.Linear(64, 32)
+            self.act_fn = nn.SiLU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            made: torch.Tensor = self.down_proj(self.act_fn(self.gate_proj(x).clamp(max=50)) * self.up_proj(x))
+            return made
+
+    model = tiny_model("llama", initializer_range=0.03)  # its own copy
+    model.module.model.layers[0].mlp = Clamped()  # type: ignore[union-attr,index]
+    assert not any(isinstance(module, Clamped) for module in lean_forwards(model))
+
+
+def test_what_stood_in_place_of_a_forward_stands_there_again_whatever_happened(tiny_model: MakeModel) -> None:
+    model = tiny_model("llama")
+    forwards = lean_forwards(model)
+    mine = next(iter(forwards))
+    mine.forward = replaced = lambda x: x
+    try:
+        with pytest.raises(KeyboardInterrupt), computing_in_place(forwards):
+            raise KeyboardInterrupt
+        assert mine.forward is replaced
+    finally:
+        del mine.forward
+    assert not any("forward" in vars(module) for module in forwards)
+
+
+def test_a_block_whose_gate_is_watched_keeps_its_own_code(tiny_model: MakeModel) -> None:
+    model = tiny_model("llama")
+    block = model.module.model.layers[0].mlp  # type: ignore[union-attr,index]
+    handle = block.gate_proj.register_forward_hook(lambda *_: None)
+    try:
+        with computing_in_place(lean_forwards(model)):
+            assert "forward" not in vars(block)
+    finally:
+        handle.remove()

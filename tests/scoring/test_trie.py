@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.scoring.encode import Encoded
-from harness.scoring.plan import plan_batches
+from harness.scoring.plan import plan_batches, plan_packed
 from harness.scoring.stems import find_stems, tokens_to_feed
 from harness.scoring.trie import Trie, make_tries
 
@@ -112,3 +112,8 @@ def _savings(beginnings: list[tuple[int, ...]], shortest: int, pass_tokens: int)
 def _common(paths: list[tuple[int, ...]]) -> tuple[int, ...]:
     columns = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*paths, strict=False))
     return tuple(tokens[0] for tokens in columns)
+
+
+def test_what_fits_is_packed_full_whatever_does_not_fit() -> None:
+    batches = plan_packed([4000] * 5 + [10] * 500, budget_tokens=1024)
+    assert [len(batch) for batch in batches] == [1] * 5 + [100] * 5
