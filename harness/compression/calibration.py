@@ -11,6 +11,7 @@ import json
 import random
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import numpy as np
 from jaxtyping import Int
 
 from harness.core.digest import digest_file, digest_json
-from harness.core.errors import CompressionError, ConfigError, FileFormatError
+from harness.core.errors import CompressionError, ConfigError, ContaminationError, FileFormatError
 from harness.core.serial import read_bytes
 
 if TYPE_CHECKING:
@@ -55,9 +56,27 @@ class CalibrationText:
         return digest_json(self.documents)
 
     def refuse_probes(self, index: ProbeIndex, kind: str = "calibration") -> None:
-        """Raise ContaminationError when a document holds the probes' own text; ``kind`` is what the text is for."""
-        for number, document in enumerate(self.documents, start=1):
-            index.refuse(document, f"document {number} of {kind} text {self.name}")
+        """Raise ContaminationError when documents hold the probes' own text; ``kind`` is what the text is for."""
+        found = {number: index.overlaps(document) for number, document in enumerate(self.documents, start=1)}
+        holding = [number for number, grams in found.items() if grams]
+        if holding:
+            first = " ".join(found[holding[0]][0])
+            raise ContaminationError(
+                f"{kind} text {self.name}: {_listed(holding)} of the probes' own word sequences (first: {first!r}): "
+                "knowledge won from it would prove nothing; take other text, or leave these documents out."
+            )
+
+    def without(self, numbers: Sequence[int]) -> CalibrationText:
+        """The text without some documents, counted from 1. Raises ConfigError for one that it does not have, or none left."""
+        unknown = [number for number in numbers if not 1 <= number <= len(self.documents)]
+        if unknown:
+            raise ConfigError(
+                f"text {self.name} has {len(self.documents)} documents: document {unknown[0]} can't be left out."
+            )
+        kept = tuple(document for number, document in enumerate(self.documents, start=1) if number not in set(numbers))
+        if not kept:
+            raise ConfigError(f"text {self.name}: all of its {len(self.documents)} documents are left out.")
+        return CalibrationText(self.name, kept)
 
     def draw(self, tokenizer: Any, *, n_samples: int, sample_tokens: int, seed: int, separator_id: int) -> CalibrationSample:
         """``n_samples`` blocks of ``sample_tokens`` tokens without overlap, the same for the same seed on every machine.
@@ -104,6 +123,17 @@ def load_text(path: Path) -> CalibrationText:
     if not kept:
         raise FileFormatError(f"calibration text {path} holds no text.")
     return CalibrationText(path.name, kept)
+
+
+def _listed(numbers: Sequence[int], n_named: int = 20) -> str:
+    """The holding documents, for a sentence.
+
+    >>> _listed([3]), _listed([3, 7, 9], n_named=2)
+    ('document 3 holds some', 'documents 3, 7 and 1 more hold some')
+    """
+    more = f" and {len(numbers) - n_named} more" if len(numbers) > n_named else ""
+    named = ", ".join(str(number) for number in numbers[:n_named])
+    return f"document {named} holds some" if len(numbers) == 1 else f"documents {named}{more} hold some"
 
 
 def _json_lines(path: Path, text: str) -> list[str]:

@@ -9,8 +9,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.core.errors import ContaminationError
-
 NGRAM_WORDS = 5
 """Words an overlap with a short, made-up probe must have: four are mostly grammar ("is the capital of"). Probes of natural
 text need more (13 since Brown et al. 2020): any text holds "at the end of the". Shorter sentences count as a whole."""
@@ -46,15 +44,6 @@ class ProbeIndex:
             tuple(tokens[i : i + n]) for i in range(len(tokens)) for n in lengths if tuple(tokens[i : i + n]) in self.grams
         )
         return list(dict.fromkeys(found))
-
-    def refuse(self, text: str, what: str) -> None:
-        """Raise ContaminationError when ``text`` (called ``what`` in the sentence) holds a probe's n-gram."""
-        found = self.overlaps(text)
-        if found:
-            raise ContaminationError(
-                f"{what} holds {len(found)} of the probes' own word sequences (first: "
-                f"{' '.join(found[0])!r}): knowledge won from it would prove nothing; take other text."
-            )
 
 
 def words(text: str) -> list[str]:

@@ -36,6 +36,9 @@ _WEIGHTS = "weights.safetensors"
 _TRAINING_TEXT = "training_text"
 """The key of a recovery in the matrix that names the file it is trained on."""
 
+_LEFT_OUT = "leave_out_documents"
+"""The key of a recovery in the matrix that lists documents of that text, counted from 1, that it is not trained on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -107,7 +110,7 @@ class Candidate:
     def recovery(self) -> RecoveryMethod:
         """The cell's recovery method, made from its recipe."""
         name, given = self.plan.recovery
-        fields = {key: value for key, value in given.items() if key != _TRAINING_TEXT}
+        fields = {key: value for key, value in given.items() if key not in (_TRAINING_TEXT, _LEFT_OUT)}
         method = cast(RecoveryMethod, construct("recovery", self.plan.cell.recovery, RECOVERY.load(name), fields))
         if len(fields) < len(given) and not is_trained(method):
             raise ConfigError(
@@ -123,9 +126,16 @@ class Candidate:
         return digest_json([recipe_digest(method), self._found_artifact(method)[1].files[TENSORS]])
 
     def training_text(self) -> CalibrationText:
-        """What a recovery is trained on: the shipped text, or the file that the matrix names."""
-        source = self.plan.recovery[1].get(_TRAINING_TEXT)
-        return shipped_text() if source is None else load_text(self.base / source)
+        """What a recovery is trained on: the shipped text, or the file that the matrix names, but for what it leaves out."""
+        given = self.plan.recovery[1]
+        source, left_out = given.get(_TRAINING_TEXT), given.get(_LEFT_OUT, [])
+        if not isinstance(left_out, list) or not all(type(number) is int for number in left_out):
+            raise ConfigError(
+                f"recovery {self.plan.cell.recovery!r} of the matrix: {_LEFT_OUT} = {left_out!r} is not possible: expected "
+                "the numbers of documents, counted from 1."
+            )
+        text = shipped_text() if source is None else load_text(self.base / source)
+        return text.without(left_out)
 
     def trained_for(self, method: TrainedRecovery) -> TrainedFor:
         """What an artifact must have been trained for to fit this cell. Versions of libraries may differ."""

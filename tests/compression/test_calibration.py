@@ -48,8 +48,21 @@ def test_an_edited_shipped_text_is_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_text_with_a_probe_s_words_is_refused() -> None:
     index = ProbeIndex.of(["The capital of France is Paris."])
     CalibrationText("t", ("Paris is lovely.",)).refuse_probes(index)
-    with pytest.raises(ContaminationError, match=r"document 2 of calibration text t holds 1.*'capital of france is paris'"):
+    with pytest.raises(ContaminationError, match=r"calibration text t: document 2 holds .*'capital of france is paris'"):
         CalibrationText("t", ("Paris is lovely.", "whose capital of France is Paris, we know")).refuse_probes(index)
+
+
+def test_documents_that_hold_a_probe_can_be_left_out() -> None:
+    index = ProbeIndex.of(["The capital of France is Paris."])
+    text = CalibrationText("t", ("the capital of France is old", "Paris is lovely.", "whose capital of France is Paris"))
+    with pytest.raises(ContaminationError, match="documents 1, 3 hold some"):
+        text.refuse_probes(index, "training")
+    text.without([1, 3]).refuse_probes(index, "training")
+    assert text.without([]).digest == text.digest != text.without([1, 3]).digest
+    with pytest.raises(ConfigError, match="has 3 documents: document 4"):
+        text.without([4])
+    with pytest.raises(ConfigError, match="all of its 3 documents"):
+        text.without([1, 2, 3])
 
 
 def test_drawing_is_the_same_for_a_seed_and_another_for_another() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.digest import digest_json, digest_named
-from harness.core.errors import CellIdError, ContaminationError, MissingDependencyError, ScoreError, UnknownNameError
+from harness.core.errors import CellIdError, MissingDependencyError, ScoreError, UnknownNameError
 from harness.core.probes import NGRAM_WORDS, ProbeIndex, words
 from harness.core.records import Cell, Item, ItemOutcome, Outcomes
 from harness.core.shelf import Shelf
@@ -86,13 +86,11 @@ def test_the_loss_is_positive_when_more_is_lost_than_gained() -> None:
     assert PairedCounts(n_lost=3, n_gained=1, n_unchanged=96).loss == pytest.approx(0.02)
 
 
-def test_a_text_that_holds_a_probe_is_refused_in_words() -> None:
+def test_what_a_text_shares_with_the_probes_is_found_whatever_case_and_marks_it_has() -> None:
     index = ProbeIndex.of(["The capital of France is Paris.", "Oslo is cold."])
-    with pytest.raises(ContaminationError, match="the capital of france is"):
-        index.refuse("He said: the CAPITAL of   France, is…", "document 3")
-    with pytest.raises(ContaminationError):
-        index.refuse("Everybody knows that Oslo is cold, yes.", "document 4")
-    index.refuse("The capital of Spain is Madrid. Paris is in France.", "document 5")
+    assert index.overlaps("He said: the CAPITAL of   France, is…") == [("the", "capital", "of", "france", "is")]
+    assert index.overlaps("Everybody knows that Oslo is cold, yes.") == [("oslo", "is", "cold")]
+    assert index.overlaps("The capital of Spain is Madrid. Paris is in France.") == []
 
 
 @given(st.lists(st.text(alphabet="ab ", min_size=1), max_size=5), st.text(alphabet="ab ", max_size=60))

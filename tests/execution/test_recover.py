@@ -177,8 +177,17 @@ def test_text_with_a_probe_is_refused_when_training_and_when_measuring(project: 
     text = (project / "text.txt").read_text()
     (project / "bad.txt").write_text(text + "\n\nThe capital of Land3 is Dol.")
     write(project, text="bad.txt")
-    with pytest.raises(ContaminationError, match=r"document 8 of training text bad.txt holds .* 'the capital of land3 is'"):
+    with pytest.raises(ContaminationError, match=r"training text bad.txt: document 8 holds .* 'the capital of land3 is'"):
         train(project)
+    path = project / "matrix.toml"
+    path.write_text(
+        path.read_text().replace('training_text = "bad.txt"', 'training_text = "bad.txt"\nleave_out_documents = [8]')
+    )
+    train(project)
+    path.write_text(path.read_text().replace("leave_out_documents = [8]", "leave_out_documents = 8"))
+    with pytest.raises(ConfigError, match="leave_out_documents = 8 is not possible"):
+        train(project)
+    write(project)
     # other facts came after the training: the artifact is there, and its text now holds a probe
     shutil.copytree(project / "facts", project / "more")
     table = project / "more" / "relations.json"
