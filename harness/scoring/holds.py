@@ -51,7 +51,7 @@ def find_layout(model: LoadedModel, layouts: Sequence[Layout], deepest: int, roo
     # weights ruined by compression multiply rounding errors
     tolerance_nats = max(AGREE_NATS[model.dtype], 10 * noise_nats)
     lean = lean_forwards(model)
-    for layout, forwards in product(layouts, [lean, {}] if lean else [{}]):
+    for layout, forwards in product(layouts, [lean_forwards(model, last_where_read=True), lean, {}] if lean else [{}]):
         engine = TreeEngine(model, MANY_NODES, layout, lean=forwards)
         made = [_try_tree(engine, tries, find_stems(tries, shortest), root) for shortest in (None, 2)]
         holds = [tree is not None and _largest_difference(tree, plain) <= tolerance_nats for tree in made]

@@ -3,17 +3,20 @@ writing what is read once.
 
 A module is replaced only where it is of that form by its parts and gives the same on a probe, so no list of architectures is
 needed: a gated feed-forward, down(silu(gate(x)) * up(x)), and a root mean square norm, w * x / sqrt(mean(x²) + e) (Zhang and
-Sennrich 2019, arXiv 1910.07467).
+Sennrich 2019, arXiv 1910.07467). The last feed-forward is computed only where something is read: no later layer sees the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from harness.models.loaded import LoadedModel
@@ -28,9 +31,34 @@ _RELATIVE = 1e-5
 """How far the two may be apart on a row of the probe, of its largest value: float32 rounds at 1e-7."""
 
 
-def lean_forwards(model: LoadedModel) -> dict[nn.Module, Forward]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """Which of a row's tokens are read."""
+
+    n_tokens: int
+    places: Int[Tensor, " read"]
+
+
+_READ: ContextVar[_Read | None] = ContextVar("read", default=None)
+
+
+@contextmanager
+def reading_only(n_tokens: int, places: Int[Tensor, " read"]) -> Iterator[None]:
+    """While the block runs, of a row of ``n_tokens`` only these places' last hidden states are asked for."""
+    token = _READ.set(_Read(n_tokens, places))
+    try:
+        yield
+    finally:
+        _READ.reset(token)
+
+
+def lean_forwards(model: LoadedModel, *, last_where_read: bool = False) -> dict[nn.Module, Forward]:
     """The modules that can be computed in place, each with how. Empty but on a CPU in float32: elsewhere fused kernels do it,
-    or a norm is computed in a wider type."""
+    or a norm is computed in a wider type.
+
+    ``last_where_read``: the last feed-forward leaves out what ``reading_only`` does not ask for. Whether it is the last to
+    mix tokens, too, the caller finds out.
+    """
     if model.device != "cpu" or model.dtype != "float32":
         return {}
     found: dict[nn.Module, Forward] = {}
@@ -38,6 +66,9 @@ def lean_forwards(model: LoadedModel) -> dict[nn.Module, Forward]:
         lean = _lean_form(module)
         if lean is not None and _gives_the_same(module, lean):
             found[module] = lean
+    gated = [module for module in found if hasattr(module, "gate_proj")]
+    if last_where_read and gated:
+        found[gated[-1]] = partial(_gated_where_read, gated[-1])
     return found
 
 
@@ -81,6 +112,16 @@ def _lean_form(module: nn.Module) -> Forward | None:
 def _gated(module: Any, x: Tensor) -> Tensor:
     gate = nn.functional.silu(module.gate_proj(x), inplace=True)
     made: Tensor = module.down_proj(gate.mul_(module.up_proj(x)))
+    return made
+
+
+def _gated_where_read(module: Any, x: Tensor) -> Tensor:
+    read = _READ.get()
+    if read is None or x.ndim != 3 or x.shape[:2] != (1, read.n_tokens):
+        return _gated(module, x)
+    made = torch.zeros_like(x)
+    if len(read.places):
+        made[0].index_copy_(0, read.places, _gated(module, x[0].index_select(0, read.places)))
     return made
 
 

@@ -24,6 +24,7 @@ from transformers import AttentionInterface
 from harness.core.errors import ModelError
 from harness.models.loaded import LoadedModel
 from harness.models.roots import KeysValues
+from harness.scoring.lean import reading_only
 from harness.scoring.rooted import body, n_positions
 from harness.scoring.trie import Trie
 
@@ -80,7 +81,8 @@ _LAYOUT: ContextVar[_Layout] = ContextVar("layout")
 def feed_packed(
     model: LoadedModel, tries: Sequence[Trie], kept: KeysValues | None, n_stem: int
 ) -> tuple[Float[Tensor, "places hidden"], Int[np.ndarray, " tries"]]:
-    """The body's last hidden states, and where those of each trie begin; ``kept`` ends with the stem, which is not fed.
+    """The body's last hidden states, right where the tries are read, and where those of each trie begin; ``kept`` ends with
+    the stem, which is not fed.
 
     Raises ValueError for an architecture that attends in another way.
     """
@@ -90,7 +92,11 @@ def feed_packed(
     positions = np.concatenate([trie.depths[n_stem:] for trie in tries]) + n_kept - n_stem
     dtype = next(model.module.parameters()).dtype
     parts = _parts(tries, starts, n_kept, n_stem, dtype=dtype, device=model.device)
-    with _attending(model, _Layout(len(ids), int(positions.max()) + 1, parts, kept)):
+    read = np.concatenate([trie.nodes_read + start - n_stem for trie, start in zip(tries, starts[:-1], strict=True)])
+    with (
+        reading_only(len(ids), torch.from_numpy(read).to(model.device)),
+        _attending(model, _Layout(len(ids), int(positions.max()) + 1, parts, kept)),
+    ):
         out = body(model)(
             input_ids=torch.from_numpy(ids).to(model.device)[None],
             position_ids=torch.from_numpy(positions).to(model.device)[None],

@@ -66,8 +66,7 @@ def _beginning(trie: Trie) -> tuple[int, ...]:
         return ()
     n_children = np.bincount(trie.parents[1:], minlength=trie.n_nodes)
     until = 1 + int(np.flatnonzero(n_children != 1)[0])  # a leaf at the latest
-    first_read = min(node for request in trie.reads for node, _ in request)
-    return tuple(trie.tokens[: min(until, first_read)].tolist())
+    return tuple(trie.tokens[: min(until, int(trie.nodes_read[0]))].tolist())
 
 
 def _best_parts(beginnings: Sequence[tuple[int, ...]], shortest: int, pass_tokens: int) -> list[tuple[int, int, int]]:

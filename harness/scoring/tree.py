@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from harness.models.loaded import LoadedModel
 from harness.models.roots import KeysValues
-from harness.scoring.lean import Forward, computing_in_place
+from harness.scoring.lean import Forward, computing_in_place, reading_only
 from harness.scoring.memory import Halving
 from harness.scoring.packed import feed_packed
 from harness.scoring.padded import feed_padded
@@ -62,7 +62,7 @@ class TreeEngine:
         readings: dict[int, list[TokenReading]] = {}
         for stem in stems:
             n_stem = len(stem.tokens)
-            kept = keep(body(self.model), stem.tokens, root, self.model.device) if n_stem else root
+            kept = self._keep(stem, root) if n_stem else root
             for batch in self._plan([tries[position].n_nodes - n_stem for position in stem.members], n_positions(kept)):
                 positions = [stem.members[row] for row in batch]
                 chosen = [tries[position] for position in positions]
@@ -73,6 +73,11 @@ class TreeEngine:
                 if done:
                     done(positions)
         return [readings[position] for position in range(len(tries))]
+
+    def _keep(self, stem: Stem, root: KeysValues | None) -> KeysValues:
+        """The keys and values of a stem behind a root; nothing is read of it."""
+        with computing_in_place(self.lean), reading_only(len(stem.tokens), torch.empty(0, dtype=torch.long)):
+            return keep(body(self.model), stem.tokens, root, self.model.device)
 
     def _plan(self, lengths: Sequence[int], n_kept: int) -> list[list[int]]:
         if self.layout == "packed":

@@ -35,6 +35,11 @@ class Trie:
         return len(self.tokens)
 
     @property
+    def nodes_read(self) -> Int[np.ndarray, " read"]:
+        """The nodes after which something is read, in order, each once."""
+        return np.unique([node for request in self.reads for node, _ in request])
+
+    @property
     def n_chain(self) -> int:
         """How many nodes stand before the first branch: each the parent of the next."""
         follows = self.parents == np.arange(-1, self.n_nodes - 1)

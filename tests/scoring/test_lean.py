@@ -11,7 +11,8 @@ from torch import nn
 from harness.models.decoder import Decoder
 from harness.models.loaded import LoadedModel
 from harness.models.tiny import TINY
-from harness.scoring.lean import computing_in_place, lean_forwards
+from harness.scoring.decoder import DecoderScorer
+from harness.scoring.lean import computing_in_place, lean_forwards, reading_only
 
 MakeModel = Callable[..., LoadedModel]
 
@@ -36,6 +37,43 @@ def test_a_model_puts_out_the_same_while_its_blocks_compute_in_place(architectur
 def test_two_layers_have_two_feed_forwards_and_five_norms(architecture: str, n_modules: int, tiny_model: MakeModel) -> None:
     """Gemma's norm has 1 + w, and its gate a GELU: neither is of the form."""
     assert len(lean_forwards(tiny_model(architecture))) == n_modules
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])
+def test_what_is_read_is_the_same_where_the_last_feed_forward_leaves_out_the_rest(
+    architecture: str, tiny_model: MakeModel
+) -> None:
+    model = tiny_model(architecture)
+    ids, read = torch.tensor([[5, 9, 11, 3, 7, 5, 2]]), torch.tensor([2, 3, 6])
+    forwards = lean_forwards(model, last_where_read=True)
+    with torch.inference_mode():
+        own = model.module(ids).logits[0]
+        with computing_in_place(forwards), reading_only(7, read):
+            some = model.module(ids).logits[0]
+        with computing_in_place(forwards), reading_only(6, read):  # of another row: all are computed
+            every = model.module(ids).logits[0]
+        with computing_in_place(forwards), reading_only(7, read[:0]):
+            none = model.module(ids).logits[0]
+    assert torch.allclose(own[read], some[read], rtol=1e-4, atol=1e-4)
+    assert torch.allclose(own, every, rtol=1e-4, atol=1e-4)
+    left_out = torch.tensor([0, 1, 4, 5])
+    assert not torch.isclose(own[left_out], some[left_out], rtol=1e-2).all(dim=-1).any()
+    assert torch.equal(none[left_out], some[left_out])
+
+
+def test_where_a_later_layer_mixes_tokens_nothing_is_left_out(tiny_model: MakeModel) -> None:
+    """The probe finds it: the last feed-forward in the order of the modules is the first to run here."""
+    model = tiny_model("llama", initializer_range=0.2)
+    layers = model.module.model.layers  # type: ignore[union-attr]
+    first, second = layers[0].mlp, layers[1].mlp  # type: ignore[index,union-attr]
+    layers[0].mlp, layers[1].mlp = second, first  # type: ignore[index,union-attr]
+    forwards = lean_forwards(model, last_where_read=True)
+    assert DecoderScorer(model)._engine.lean.keys() == forwards.keys()  # the last by its place: still the last to run
+    layers[0].mlp = layers[1].mlp = first  # type: ignore[index,union-attr]
+    scorer = DecoderScorer(model)
+    assert scorer.path == "packed"
+    kept = scorer._engine.lean[first]
+    assert kept.func is not forwards[first].func  # type: ignore[attr-defined]
 
 
 def test_what_only_looks_like_the_form_is_left_alone(tiny_model: MakeModel) -> None:
