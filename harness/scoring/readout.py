@@ -52,13 +52,19 @@ def read_logits(logits: Float[Tensor, "rows vocabulary"], rows: Sequence[int], t
     read, top = exact[row, token], exact.amax(dim=-1)
     is_top = read == top[row]
     leads = read - top[row]
-    ties = torch.nonzero(is_top).flatten()  # of equal tops the first counts; argmax is slow, and few tokens are at the top
+    ties = torch.nonzero(is_top).flatten()
     if len(ties):
         tied, which = torch.unique(row[ties], return_inverse=True)
         theirs = exact[tied]
-        first = theirs.argmax(dim=-1, keepdim=True)
-        is_top[ties] = first[which, 0] == token[ties]
-        leads[ties] = (top[tied] - theirs.scatter_(1, first, -torch.inf).amax(dim=-1))[which]
+        at_top = torch.empty_like(tied)
+        at_top[which] = token[ties]
+        second = theirs.scatter_(1, at_top[:, None], -torch.inf).amax(dim=-1)
+        leads[ties] = (top[tied] - second)[which]
+        equal = second == top[tied]
+        if bool(equal.any()):  # of equal tops the first counts; argmax is slow, and this is rare
+            first = torch.full_like(tied, -1)
+            first[equal] = exact[tied[equal]].argmax(dim=-1)
+            is_top[ties] = ~equal[which] | (first[which] == token[ties])
     log_sum = exact.sub_(top[:, None]).exp_().sum(dim=-1).log_()
     logprobs = read - top[row] - log_sum[row]
     return TokenReading(logprobs.double().cpu().numpy(), is_top.cpu().numpy(), leads.double().cpu().numpy())
