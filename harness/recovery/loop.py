@@ -6,7 +6,6 @@ a training that was killed goes on at its last validation and ends with the same
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import time
@@ -24,7 +23,7 @@ from harness.core.errors import RecoveryError
 from harness.recovery.artifact import TrainingSummary
 from harness.recovery.checkpoint import Progressed, read_checkpoint, write_checkpoint
 from harness.recovery.training import Blocks, TrainingBlocks, TrainingRecipe, batch_of
-from harness.scoring.memory import is_out_of_memory
+from harness.scoring.memory import is_out_of_memory, make_room
 
 log = logging.getLogger(__name__)
 
@@ -212,9 +211,7 @@ class _Loop:
                     raise
             self._micro_blocks = (self._micro_blocks + 1) // 2
             log.warning("a micro-batch is too large for the memory: %d blocks at once from now on", self._micro_blocks)
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            make_room()
 
     # -------------------------------------------------------------------------------------------- what goes wrong
 

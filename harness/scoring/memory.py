@@ -39,9 +39,7 @@ class Halving:
                     raise
             self.too_many_tokens = size
             log.warning("%s tokens at once are too many for the memory: fed in halves from now on", f"{size:,}")
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            make_room()
         middle = len(rows) // 2
         return self.feed(rows[:middle], n_tokens, run) + self.feed(rows[middle:], n_tokens, run)
 
@@ -49,3 +47,10 @@ class Halving:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch says that memory ran out, on a device or in the CPU's allocator."""
     return isinstance(error, torch.OutOfMemoryError) or _CPU_MESSAGE in str(error)
+
+
+def make_room() -> None:
+    """Give back what nothing uses any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

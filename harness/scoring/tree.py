@@ -6,6 +6,7 @@ soft root, where the model has one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from harness.models.loaded import LoadedModel
 from harness.models.roots import KeysValues
 from harness.scoring.lean import Forward, computing_in_place, reading_only
-from harness.scoring.memory import Halving
+from harness.scoring.memory import Halving, is_out_of_memory, make_room
 from harness.scoring.packed import feed_packed
 from harness.scoring.padded import feed_padded
 from harness.scoring.plan import plan_batches, plan_packed
@@ -27,6 +28,8 @@ from harness.scoring.readout import TokenReading, read_logits
 from harness.scoring.rooted import body, keep, n_positions
 from harness.scoring.stems import Stem
 from harness.scoring.trie import Trie
+
+log = logging.getLogger(__name__)
 
 Layout = Literal["packed", "padded"]
 """How the tries of a batch stand side by side: in one row without padding, or a row each."""
@@ -62,7 +65,7 @@ class TreeEngine:
         readings: dict[int, list[TokenReading]] = {}
         for stem in stems:
             n_stem = len(stem.tokens)
-            kept = self._keep(stem, root) if n_stem else root
+            kept = self._keep(stem.tokens, root) if n_stem else root
             for batch in self._plan([tries[position].n_nodes - n_stem for position in stem.members], n_positions(kept)):
                 positions = [stem.members[row] for row in batch]
                 chosen = [tries[position] for position in positions]
@@ -74,10 +77,18 @@ class TreeEngine:
                     done(positions)
         return [readings[position] for position in range(len(tries))]
 
-    def _keep(self, stem: Stem, root: KeysValues | None) -> KeysValues:
-        """The keys and values of a stem behind a root; nothing is read of it."""
-        with computing_in_place(self.lean), reading_only(len(stem.tokens), torch.empty(0, dtype=torch.long)):
-            return keep(body(self.model), stem.tokens, root, self.model.device)
+    def _keep(self, tokens: Sequence[int], before: KeysValues | None) -> KeysValues:
+        """The keys and values of a stem behind what is kept; where memory runs out, half of it is fed after the other."""
+        try:
+            with computing_in_place(self.lean), reading_only(len(tokens), torch.empty(0, dtype=torch.long)):
+                return keep(body(self.model), tokens, before, self.model.device)
+        except RuntimeError as error:
+            if len(tokens) == 1 or not is_out_of_memory(error):
+                raise
+        log.warning("a beginning of %s tokens is too much for the memory: fed in halves", f"{len(tokens):,}")
+        make_room()
+        middle = len(tokens) // 2
+        return self._keep(tokens[middle:], self._keep(tokens[:middle], before))
 
     def _plan(self, lengths: Sequence[int], n_kept: int) -> list[list[int]]:
         if self.layout == "packed":

@@ -78,6 +78,25 @@ def test_scores_are_the_same_in_halves(
     assert "too many for the memory" in caplog.text
 
 
+@pytest.mark.parametrize("error", FAILURES)
+def test_what_many_begin_with_is_fed_in_halves_where_it_is_too_long(
+    error: Exception, tiny_model: MakeModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model("llama")
+    opening = "Question: which city is it? Answer: Lima. " * 3
+    groups = [[Request(opening + land, f" {city}") for city in CITIES[:2]] for land in ("France", "Peru", "Norway")]
+    scorer = DecoderScorer(model, pass_tokens=4)
+    with room_for(model, 10**9, error) as fed:
+        whole = scorer.score(groups)
+    stem, others = fed[0], max(fed[1:])
+    assert stem > others, "the beginning is what does not fit"
+    with caplog.at_level(logging.WARNING), room_for(model, stem - 1, error):
+        halved = scorer.score(groups)
+    assert f"a beginning of {stem} tokens is too much for the memory" in caplog.text
+    for mine, others_ in zip(halved, whole, strict=True):
+        assert [a.loglik_nats for a in mine] == pytest.approx([b.loglik_nats for b in others_], abs=1e-4)
+
+
 def test_texts_are_the_same_in_halves(tiny_model: MakeModel) -> None:
     model = tiny_model("llama")
     prompts = [[Prompt(f"The capital of {land} is", (".",), 4)] for land in ("France", "Peru", "Italy")]
