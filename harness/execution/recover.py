@@ -13,7 +13,7 @@ from harness.execution.matrix import CellPlan, Matrix
 from harness.execution.progress import Progress
 from harness.execution.store import Store
 from harness.recovery import is_trained
-from harness.recovery.artifact import ArtifactRecord, new_record, read_artifact, write_artifact
+from harness.recovery.artifact import ArtifactRecord, fitting_folder, new_record, read_artifact, write_artifact
 
 if TYPE_CHECKING:
     from harness.recovery.loop import Step
@@ -41,9 +41,9 @@ def train_recovery(matrix: Matrix, plan: CellPlan, *, options: MeasureOptions, s
     if not is_trained(method):
         raise ConfigError(f"{plan.cell.id}: recovery {method.name!r} is not trained; measure the cell as it is.")
     wanted = candidate.trained_for(method)
-    folder = candidate.artifacts / wanted.key
     with store.lock(wanted.key):
-        if folder.is_dir() and not options.fresh:
+        folder = fitting_folder(candidate.artifacts, wanted)
+        if folder is not None and not options.fresh:
             try:
                 return Recovered(folder, read_artifact(folder), was_there=True)
             except RecoveryError as error:

@@ -119,11 +119,19 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         raise RecoveryError(f"{folder / TENSORS} can't be read ({error}). {_again()}") from error
 
 
+def fitting_folder(parent: Path, wanted: TrainedFor) -> Path | None:
+    """Where an artifact that was trained for this lies: in ``parent``, which is ``<baselines>/<profile>/artifacts``, or in
+    that folder of another profile; None where nowhere."""
+    baselines = parent.parent.parent
+    others = sorted(baselines.glob(f"*/{parent.name}/{wanted.key}"))
+    return next((folder for folder in [parent / wanted.key, *others] if folder.is_dir()), None)
+
+
 def find_artifact(parent: Path, cell: str, wanted: TrainedFor) -> tuple[Path, ArtifactRecord]:
     """The folder and record of the artifact that fits. Raises RecoveryError, naming what the cell's artifacts were trained
     for instead, where there is none."""
-    folder = parent / wanted.key
-    if folder.is_dir():
+    folder = fitting_folder(parent, wanted)
+    if folder is not None:
         return folder, read_artifact(folder)
     for other in _of_cell(parent, cell):
         raise RecoveryError(

@@ -93,3 +93,11 @@ def test_an_artifact_in_another_ones_place_is_found_out(folder: Path) -> None:
     moved = folder.rename(folder.parent / ("0" * 64))
     with pytest.raises(RecoveryError, match="edited or moved"):
         read_artifact(moved)
+
+
+def test_another_profile_s_artifact_fits_too(tmp_path: Path) -> None:
+    theirs = write_artifact(tmp_path / "one" / "artifacts", record(), {"prompt": torch.zeros(2, 3)})
+    own = tmp_path / "two" / "artifacts"
+    assert find_artifact(own, CELL, FOR)[0] == theirs
+    mine = write_artifact(own, record(), {"prompt": torch.ones(2, 3)})
+    assert find_artifact(own, CELL, FOR)[0] == mine
