@@ -53,6 +53,11 @@ class SoftRoots:
         return cls((root,), lambda contexts: [0] * len(contexts))
 
     @property
+    def has_choice(self) -> bool:
+        """Whether there is more than one."""
+        return len(self.roots) > 1
+
+    @property
     def most_positions(self) -> int:
         """What the longest root takes of the model's window."""
         return max(root.n_positions for root in self.roots)

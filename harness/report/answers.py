@@ -51,7 +51,7 @@ def _answered(bundle: RunBundle, runs: Mapping[Cell, CellRun], recovered: CellRu
         "compressed": _outcomes(runs, Cell(cell.model, cell.compression, "none"), name),
         "control": _outcomes(runs, Cell(cell.model, "none", cell.recovery), name),
     }
-    right = {who: _right_on(task, outcomes) for who, outcomes in beside.items()}
+    right = {who: right_on(task, outcomes) for who, outcomes in beside.items()}
     dense, compressed = right["dense"], right["compressed"]
     missing = _missing(cell, task, dense is not None, compressed is not None)
     if missing or dense is None or compressed is None:
@@ -87,11 +87,11 @@ def _tuned(runs: Mapping[Cell, CellRun], cell: Cell, task: TaskRun) -> np.ndarra
     """Which items the first LoRA cell over the same compression has right; None without one."""
     for other, run in runs.items():
         if (other.model, other.compression) == (cell.model, cell.compression) and run.record.recovery_method == TUNING:
-            return _right_on(task, _outcomes(runs, other, task.info.name))
+            return right_on(task, _outcomes(runs, other, task.info.name))
     return None
 
 
-def _right_on(task: TaskRun, outcomes: Outcomes | None) -> np.ndarray | None:
+def right_on(task: TaskRun, outcomes: Outcomes | None) -> np.ndarray | None:
     """Whether each item of a task's run is right in other outcomes; None where these lack one of them."""
     if outcomes is None:
         return None

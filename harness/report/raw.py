@@ -14,6 +14,7 @@ import numpy as np
 from harness.core.records import CellFailure, CellRun, Item, Outcomes
 from harness.core.serial import as_mapping
 from harness.report.bundle import Reference, RunBundle, cell_of
+from harness.report.choices import find_choices
 from harness.report.dense import accuracy_of, compared_dense
 from harness.report.lines import Rows, quote
 from harness.report.listing import comparisons, listed, shares
@@ -62,6 +63,7 @@ def _cell(bundle: RunBundle, entry: CellRun | CellFailure, flipped: dict[str, di
             "against_dense": {},
             "flips": {},
             "relations": {},
+            "choices": {},
         }
     against = {task: asdict(found) for task, found in compared_dense(bundle)[cell.id].items()}
     return made | {
@@ -71,6 +73,7 @@ def _cell(bundle: RunBundle, entry: CellRun | CellFailure, flipped: dict[str, di
         "against_dense": against,
         "flips": flipped,
         "relations": {name: compared(bundle)[cell.id, name].groups for name in entry.runs},
+        "choices": {one.task: asdict(one) for one in find_choices(bundle) if one.cell == cell},
     }
 
 
