@@ -78,10 +78,12 @@ class DecoderScorer:
         self.tokens_fed = 0
         check_looks_left(model, lambda ids: module(input_ids=ids, use_cache=False).logits, self._window)
         layouts: Sequence[Layout] = ("packed", "padded") if path == "auto" else () if path == "plain" else (path,)
+        if any(root.is_uneven for root in self._roots):  # one mask can't serve layers that keep different numbers of keys
+            layouts = [layout for layout in layouts if layout == "packed"]
         longest = max(self._roots, key=lambda root: root.n_positions)
         untried = (path == "auto" and row_by_row) or self._deepest < 2
         held = None if untried else find_layout(model, layouts, self._deepest, longest)
-        self.path: ScoringPath = path if path != "auto" else held.layout if held else "plain"
+        self.path: ScoringPath = path if path != "auto" and layouts else held.layout if held else "plain"
         self.keeps_stems = held is not None and held.keeps_stems
         layout: Layout = "padded" if self.path == "padded" else "packed"
         self._engine = TreeEngine(model, batch_tokens, layout, self._halving, held.lean if held else {})
