@@ -253,6 +253,8 @@ def _print_verdicts(verdicts: list[CellVerdict]) -> None:
     for cell in verdicts:
         for verdict in cell.all:
             print(f"{verdict.status.value:<13} {verdict.cell}-{verdict.task}  {verdict.reason}")
+            if verdict.choice is not None and verdict.choice.warning:
+                print(f"{'early warning':<13} {verdict.cell}-{verdict.task}  {verdict.choice.warning}")
         if (reason := why_no_recovery(cell)) is not None:
             print(f"{'not judged':<13} {cell.cell.id}-{RECOVERED}  {reason}")
 

@@ -107,6 +107,12 @@ class Review:
             not_run=tuple(self._not_run([(run, verdict) for run, verdict, _ in judged])),
             history=read_history(self.baseline_dir / self.matrix.profile / HISTORY_FILE),
             pool_cap=policy.pool_cap_items,
+            groups={
+                name: entry.group
+                for plan in self.matrix.cells.values()
+                for name, entry in plan.tasks.items()
+                if entry.group is not None
+            },
         )
 
     def _runs(self) -> list[CellRun | CellFailure]:

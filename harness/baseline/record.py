@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -153,4 +154,6 @@ def digest_outcomes(outcomes: Outcomes) -> str:
     for text in outcomes.texts or ():
         encoded = text.encode()
         state.update(len(encoded).to_bytes(4, "little") + encoded)
+    if outcomes.choices is not None:
+        state.update(f"choices {json.dumps(outcomes.choices)}".encode())
     return state.hexdigest()

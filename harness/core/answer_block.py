@@ -34,6 +34,9 @@ _ANSWERS = pa.schema(
 )
 
 
+_ROOT = pa.field("root", pa.int32())
+"""A column that only models with several soft roots to choose from have."""
+
 _KINDS = (
     ("key", "loglik_nats", "is_greedy", "lead_nats", "n_tokens"),
     ("key", "n_tokens", "text"),
@@ -77,7 +80,8 @@ class Standings:
 @dataclass(frozen=True, slots=True)
 class AnswerBlock:
     """Answers by the keys of their requests: scores (with ``leads_nats``), ``standings`` (with ``logliks_nats`` too) or
-    generated ``texts``; the others are None. ``n_tokens`` were scored, or made."""
+    generated ``texts``; the others are None. ``n_tokens`` were scored, or made. ``roots``: which soft roots were chosen for
+    them, None where there was nothing to choose."""
 
     about: BlockAbout
     keys: Sequence[bytes]
@@ -87,6 +91,7 @@ class AnswerBlock:
     leads_nats: Sequence[float] | None
     texts: Sequence[str] | None
     standings: Standings | None = None
+    roots: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -107,7 +112,11 @@ def to_bytes(block: AnswerBlock) -> bytes:
         _column(standings.best if standings else None, len(block), pa.list_(pa.int32())),
         _column(standings.best_logliks_nats if standings else None, len(block), pa.list_(pa.float64())),
     ]
-    schema = _ANSWERS.with_metadata({_ABOUT: to_json(block.about)})
+    schema = _ANSWERS
+    if block.roots is not None:
+        columns.append(_column(block.roots, len(block), _ROOT.type))
+        schema = schema.append(_ROOT)
+    schema = schema.with_metadata({_ABOUT: to_json(block.about)})
     made = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=schema), made, compression="zstd", use_dictionary=False, write_statistics=False)
     data: bytes = made.getvalue().to_pybytes()
@@ -122,7 +131,8 @@ def from_bytes(data: bytes, what: str) -> AnswerBlock:
     except (OSError, pa.ArrowInvalid) as error:
         raise FileFormatError(f"{what} can't be read as parquet ({error}): it is made again.") from error
     about = (found.metadata or {}).get(_ABOUT)
-    if not found.equals(_ANSWERS, check_metadata=False) or about is None:
+    has_roots = found.equals(_ANSWERS.append(_ROOT), check_metadata=False)
+    if not (has_roots or found.equals(_ANSWERS, check_metadata=False)) or about is None:
         raise FileFormatError(f"{what} has columns {found.names}, expected {_ANSWERS.names} and what they are.")
     columns: dict[str, Any] = {name: None if table[name].null_count else table[name].to_pylist() for name in _ANSWERS.names}
     told = tuple(name for name in _ANSWERS.names if columns[name] is not None)
@@ -138,6 +148,7 @@ def from_bytes(data: bytes, what: str) -> AnswerBlock:
         leads_nats=columns["lead_nats"],
         texts=columns["text"],
         standings=None if None in ranked else Standings(*ranked),
+        roots=table[_ROOT.name].to_pylist() if has_roots else None,
     )
 
 

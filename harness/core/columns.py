@@ -29,6 +29,9 @@ _OUTCOMES = pa.schema(
     ]
 )
 
+_CHOSEN = _OUTCOMES.append(pa.field("choice", pa.list_(pa.int32())))
+"""The columns of a model that chooses among prompts."""
+
 _ITEMS = pa.schema(
     [
         ("digest", pa.string()),
@@ -53,12 +56,16 @@ def write_outcomes(path: Path, outcomes: Outcomes) -> None:
         _list_column(outcomes),
         pa.array(outcomes.texts or [None] * len(outcomes), pa.string()),
     ]
-    _write_table(path, pa.table(columns, schema=_OUTCOMES))
+    if outcomes.choices is None:
+        _write_table(path, pa.table(columns, schema=_OUTCOMES))
+    else:
+        columns.append(pa.array([list(row) for row in outcomes.choices], pa.list_(pa.int32())))
+        _write_table(path, pa.table(columns, schema=_CHOSEN))
 
 
 def read_outcomes(path: Path) -> Outcomes:
     """Outcomes from parquet. Raises FileFormatError (missing, truncated, other columns, duplicated items, NaN)."""
-    table = _read_table(path, _OUTCOMES)
+    table = _read_table(path, _OUTCOMES, or_schema=_CHOSEN)
     digests = names(table["digest"])
     if len(set(digests)) != len(digests):
         raise FileFormatError(f"{path} holds an item twice: it was edited or mixed; restore it or make it again.")
@@ -72,6 +79,7 @@ def read_outcomes(path: Path) -> Outcomes:
             near_ties=_numpy(table, "near_tie"),
             option_logliks_nats=_ragged(table),
             texts=_texts(table),
+            choices=_choices(table),
         )
     except (ValueError, TypeError) as error:
         raise FileFormatError(f"{path}: {error}") from error
@@ -201,6 +209,14 @@ def _texts(table: pa.Table) -> tuple[str, ...] | None:
     return tuple(column.to_pylist())
 
 
+def _choices(table: pa.Table) -> tuple[tuple[int, ...], ...] | None:
+    if "choice" not in table.column_names:
+        return None
+    if table["choice"].null_count:
+        raise ValueError(f"column 'choice' has {table['choice'].null_count} empty rows")
+    return tuple(lists(table["choice"]))
+
+
 def _numpy(table: pa.Table, name: str) -> np.ndarray:
     column = table[name]
     if column.null_count:
@@ -213,8 +229,8 @@ def _write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, neighbour, compression="zstd", use_dictionary=["group", "text"])
 
 
-def _read_table(path: Path, schema: pa.Schema, names: Sequence[str] = ()) -> pa.Table:
-    """The columns ``names`` (all if there are none) of a file that must have those of ``schema``."""
+def _read_table(path: Path, schema: pa.Schema, names: Sequence[str] = (), *, or_schema: pa.Schema | None = None) -> pa.Table:
+    """The columns ``names`` (all if there are none) of a file that must have those of ``schema``, or of ``or_schema``."""
     try:
         # read_table would open a whole data set around one file, and a buffer would be filled by another thread
         with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -222,6 +238,6 @@ def _read_table(path: Path, schema: pa.Schema, names: Sequence[str] = ()) -> pa.
             table = file.read(list(names) or None, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise FileFormatError(f"{path} can't be read as parquet ({error}): restore it or make it again.") from error
-    if found.names != schema.names or not found.equals(schema, check_metadata=False):
+    if not any(found.equals(one, check_metadata=False) for one in (schema, or_schema) if one is not None):
         raise FileFormatError(f"{path} has columns {found.names}, expected {schema.names}: restore it or make it again.")
     return table

@@ -184,7 +184,8 @@ class Outcomes:
     """A task's outcomes as columns over its n items, in the task's own order.
 
     ``option_logliks_nats`` is None where they are not kept (baselines of tasks with large vocabularies), ``texts`` where
-    answers are chosen and not generated.
+    answers are chosen and not generated. ``choices``: which of several prompts each item was asked behind, from 0: one
+    number, or one a request where an item's requests differ; None where a model has none to choose from.
     """
 
     digests: tuple[str, ...]
@@ -195,12 +196,15 @@ class Outcomes:
     near_ties: Bool[np.ndarray, " n"]
     option_logliks_nats: Ragged | None
     texts: tuple[str, ...] | None = None
+    choices: tuple[tuple[int, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.digests)
 
     def __post_init__(self) -> None:
         n = len(self.digests)
+        if self.choices is not None and (len(self.choices) != n or not all(self.choices)):
+            raise ValueError(f"{len(self.choices)} choices of a prompt, some may be empty, for {n} items")
         for column in (self.correct, self.answers, self.ranks, self.margins_nats, self.near_ties):
             if column.shape != (n,):
                 raise ValueError(f"an outcome column has shape {column.shape}, expected ({n},)")
@@ -237,6 +241,9 @@ class Outcomes:
             near_ties=np.concatenate([part.near_ties for part in parts]),
             option_logliks_nats=Ragged.concatenate(kept) if len(kept) == len(parts) else None,
             texts=None if any(part.texts is None for part in parts) else tuple(chain(*(part.texts or () for part in parts))),
+            choices=None
+            if any(part.choices is None for part in parts)
+            else tuple(chain(*(part.choices or () for part in parts))),
         )
 
 
@@ -343,7 +350,8 @@ ENGINE_IDENTITY = ("torch", "transformers", "device", "dtype", "attention")
 @record
 class CellRecord:
     """A measured cell without its item-level outcomes; those lie beside it, one parquet file a task. ``recovery_method`` is
-    the method behind the recovery's name in the matrix."""
+    the method behind the recovery's name in the matrix, ``recovery_recipe`` its fields, ``recovery_tensors`` the digest of
+    what was trained for it ("" where nothing was); all three are empty in records older than them."""
 
     schema_version: int
     cell: Cell
@@ -356,6 +364,8 @@ class CellRecord:
     origins: dict[str, Origin]
     wall_s: dict[str, float]
     recovery_method: str = "none"
+    recovery_recipe: dict[str, Any] = field(default_factory=dict)
+    recovery_tensors: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

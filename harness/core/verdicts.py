@@ -118,6 +118,23 @@ class RecoveryEvidence:
         return sum(self.counts)
 
 
+@record
+class ChoiceShift:
+    """How a choice among prompts moved on the same items from the baseline to the run; a hint, never a verdict.
+
+    ``before`` and ``now``: the items asked behind each prompt; one whose requests differ counts in equal parts. ``n_moved``
+    items were asked behind another one. ``p_value``: of "each prompt is chosen as often as before". ``warning`` is a sentence,
+    "" where there is nothing to warn of.
+    """
+
+    n_items: int
+    before: tuple[float, ...]
+    now: tuple[float, ...]
+    n_moved: int
+    p_value: float
+    warning: str = ""
+
+
 Anchor = Literal["last", "release", "dense"]
 """What a verdict compares with: the accepted baseline, the one that was frozen at a release, or the model's dense cell."""
 
@@ -128,7 +145,7 @@ class Verdict:
 
     ``reason`` is one sentence for people. ``evidence`` is None where nothing could be compared (INVALID, or an
     UNINFORMATIVE task), and of a recovery, whose numbers are in ``gain``. ``identical``: PASS because nothing changed.
-    ``fails``: whether the policy makes it a failure.
+    ``fails``: whether the policy makes it a failure. ``choice``: of a task that is asked behind chosen prompts.
     """
 
     cell: str
@@ -140,6 +157,7 @@ class Verdict:
     evidence: Evidence | None
     anchor: Anchor = "last"
     gain: RecoveryEvidence | None = None
+    choice: ChoiceShift | None = None
 
 
 POOLED = "pooled"

@@ -125,14 +125,15 @@ class Answers:
     def _at(self, place: Place) -> Answer:
         index, row = place
         block = self.blocks[index]
+        root = None if block.roots is None else block.roots[row]
         if block.texts is not None:
-            return Generated(block.texts[row], block.n_tokens[row])
+            return Generated(block.texts[row], block.n_tokens[row], root)
         if block.logliks_nats is not None and (ranked := block.standings) is not None:
             best, logliks = tuple(ranked.best[row]), tuple(ranked.best_logliks_nats[row])
             return Standing(ranked.tokens[row], block.logliks_nats[row], ranked.n_ahead[row], best, logliks)
         if block.logliks_nats is None or block.is_greedy is None or block.leads_nats is None:
             raise AssertionError("a block has scores, standings or texts")
-        return Score(block.logliks_nats[row], block.is_greedy[row], block.n_tokens[row], block.leads_nats[row])
+        return Score(block.logliks_nats[row], block.is_greedy[row], block.n_tokens[row], block.leads_nats[row], root)
 
 
 def request_key(request: Question) -> bytes:
@@ -184,6 +185,7 @@ def _block(about: BlockAbout, keys: Sequence[bytes], answers: Sequence[Answer]) 
     logliks = [answer.loglik_nats for answer in (scores or ranked)]
     if not all(map(math.isfinite, logliks)):
         raise ScoreError("a score is NaN or infinite: the model's weights or its dtype are broken; nothing was stored.")
+    roots = [answer.root for answer in (scores or texts) if answer.root is not None]
     standings = Standings(
         tokens=[standing.token for standing in ranked],
         n_ahead=[standing.n_ahead for standing in ranked],
@@ -199,6 +201,7 @@ def _block(about: BlockAbout, keys: Sequence[bytes], answers: Sequence[Answer]) 
         leads_nats=[score.lead_nats for score in scores] if scores else None,
         texts=[made.text for made in texts] if texts else None,
         standings=standings if ranked else None,
+        roots=roots if len(roots) == len(answers) else None,
     )
 
 

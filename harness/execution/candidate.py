@@ -120,10 +120,13 @@ class Candidate:
 
     def recovery_digest(self) -> str:
         """The digest of the recovery's recipe and, where it was trained, of the trained tensors. Raises RecoveryError."""
+        recipe, tensors = recipe_digest(self.recovery()), self.recovery_tensors()
+        return digest_json([recipe, tensors]) if tensors else recipe
+
+    def recovery_tensors(self) -> str:
+        """The digest of the tensors that were trained for the recovery, "" where nothing is. Raises RecoveryError."""
         method = self.recovery()
-        if not is_trained(method):
-            return recipe_digest(method)
-        return digest_json([recipe_digest(method), self._found_artifact(method)[1].files[TENSORS]])
+        return self._found_artifact(method)[1].files[TENSORS] if is_trained(method) else ""
 
     def training_text(self) -> CalibrationText:
         """What a recovery is trained on: the shipped text, or the file that the matrix names, but for what it leaves out."""

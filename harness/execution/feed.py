@@ -16,7 +16,7 @@ from harness.core.records import Item, ItemOutcome, Origin, Outcomes, TaskInfo, 
 from harness.execution.answers import Answers, Ask, Place
 from harness.execution.store import Store, StoredResult
 from harness.knowledge import KnowledgeTask
-from harness.scoring import near_tie_nats
+from harness.scoring import Answer, Standing, near_tie_nats
 from harness.stats.sequential import round_ends
 
 ORDER = "sha256 rounds/2"
@@ -91,6 +91,7 @@ class TaskFeed:
         outcomes = Outcomes.of(tuple(item.digest for item in block), rows)
         if not self.task.keeps_option_scores:
             outcomes = replace(outcomes, option_logliks_nats=None)
+        outcomes = replace(outcomes, choices=_choices(answers))
         self.parts.append(outcomes)
         self._n_used.update(index for index, _ in places - self._used)
         self._used |= places
@@ -110,3 +111,14 @@ class TaskFeed:
         """The task as far as it was fed."""
         items = self.items[: self.n_fed]
         return TaskRun(self.cell, self.info, items, self.outcomes, self.scorer, self.origin)
+
+
+def _choices(answers: Sequence[Sequence[Answer]]) -> tuple[tuple[int, ...], ...] | None:
+    """Which prompt each item's requests were asked behind, told once where it was the same; None where none was chosen."""
+    rows: list[tuple[int, ...]] = []
+    for found in answers:
+        roots = [answer.root for answer in found if not isinstance(answer, Standing) and answer.root is not None]
+        if len(roots) < len(found) or not roots:
+            return None
+        rows.append((roots[0],) if len(set(roots)) == 1 else tuple(roots))
+    return tuple(rows)

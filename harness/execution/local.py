@@ -109,6 +109,8 @@ def measure_cell(
             origins={name: made.origin for name, made in feeds.items()},
             wall_s={name: made.circumstances.wall_s for name, made in feeds.items()},
             recovery_method=plan.recovery[0],
+            recovery_recipe=candidate.recovery().recipe(),
+            recovery_tensors=candidate.recovery_tensors(),
         )
         return CellRun(record=record, runs={name: made.task_run() for name, made in feeds.items()})
 

@@ -169,6 +169,8 @@ def _check_entries(text: MatrixFile) -> None:
         group, cost = fields.get("group", "other"), fields.get("cost", "quick")
         if not isinstance(group, str) or not _MARK.fullmatch(group):
             raise ConfigError(f"task {name!r} has the group {group!r}: expected a word of lower-case letters and '_'.")
+        if group == RECOVERED:
+            raise ConfigError(f"task {name!r} has the group {group!r}, the mark of recovered cells: take another word.")
         if cost not in get_args(Cost):
             raise ConfigError(f"task {name!r} has the cost {cost!r}: expected {' or '.join(map(repr, get_args(Cost)))}.")
     for name in (POOLED, RECOVERED):

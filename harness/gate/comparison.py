@@ -16,6 +16,7 @@ from harness.core.near_ties import settled
 from harness.core.records import Cell, CellRun, Item, Items, Outcomes, TaskInfo, TaskRun
 from harness.core.verdicts import PairedCounts
 from harness.gate.trail import Trail
+from harness.stats.choices import Choices
 from harness.stats.sequential import round_ends
 
 RELABEL_LOOKUPS = 500
@@ -33,6 +34,7 @@ class Comparison:
     ``n_all`` items would be fed if nothing stopped it; ``known`` are the digests of all the
     baseline's items, ``n_right_before`` of which it got right. ``reused``: nothing was
     measured, the outcomes are the baseline's own because nothing that decides them has changed. ``limited``: a sample.
+    ``choices``: of prompts, before and now, where both know them.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Comparison:
     n_right_before: int
     reused: bool
     limited: bool
+    choices: tuple[Choices, Choices] | None = None
 
     @property
     def counts(self) -> PairedCounts:
@@ -150,7 +153,14 @@ def _pair(task: TaskRun, before: Baseline, name: str, whose: str, *, again: bool
         n_right_before=int(stored.correct.sum()),
         reused=False,
         limited=task.info.limit is not None,
+        choices=_choices(stored, joined, task.outcomes),
     )
+
+
+def _choices(stored: Outcomes, joined: Int[np.ndarray, " n"], now: Outcomes) -> tuple[Choices, Choices] | None:
+    if stored.choices is None or now.choices is None:
+        return None
+    return [stored.choices[place] for place in joined.tolist()], now.choices
 
 
 def _differing_rules(task: TaskRun, known: TaskInfo, scorer: str, whose: str) -> list[str]:

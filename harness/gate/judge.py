@@ -11,6 +11,7 @@ the cell's error rate.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from harness.baseline import Baseline
 from harness.core.errors import EXIT_INCONCLUSIVE, EXIT_INVALID, EXIT_PASS, EXIT_REGRESSED
@@ -62,7 +63,9 @@ def judge(
     pooled = _worst([side.pool() for side in sides]) if len(names) == len(declared_tasks) else None
     is_red = pooled is not None and pooled.status is Status.REGRESSED
     guards = [side for side in sides if side.bench.anchor != "dense"]
-    tasks = tuple(_worst([side.task(name, is_red) for side in guards]) for name in names)
+    tasks = tuple(
+        replace(_worst([side.task(name, is_red) for side in guards]), choice=sides[0].choice_shift(name)) for name in names
+    )
     recovery = None
     if sibling is not None and run.record.cell.sibling is not None and pooled is not None:
         recovery = judge_recovery(run.record.cell.sibling, sides[0], sibling, is_red)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from harness.baseline import Baseline, forbidden_differences
 from harness.core.command import propose_command
 from harness.core.records import CellRun
-from harness.core.verdicts import POOLED, Anchor, Status, Verdict
+from harness.core.verdicts import POOLED, Anchor, ChoiceShift, Status, Verdict
 from harness.gate.bench import Bench, Compared, Noise
+from harness.gate.choice import choice_shift
 from harness.gate.comparison import Comparison, Incomparable, again, compare, compare_dense
 from harness.gate.decision import decide, is_decided
 from harness.gate.dense import Dense, dense_record
@@ -51,6 +52,10 @@ class Side:
         if isinstance(self.joined, Incomparable):
             return self.bench.invalid(name, self.joined.reason)
         return self.bench.task(name, self.joined.compared[name], self.joined.noise, cell_is_red)
+
+    def choice_shift(self, name: str) -> ChoiceShift | None:
+        """How the choice among prompts moved on one task; None where nothing was chosen."""
+        return None if isinstance(self.joined, Incomparable) else choice_shift(self.joined.compared[name])
 
     def undecided(self, names: Sequence[str], *, has_pool: bool) -> frozenset[str] | None:
         """The tasks of ``names`` that this anchor still needs; None when the pool regressed: then nothing more is fed."""

@@ -21,7 +21,8 @@ KeysValues = tuple[tuple[Tensor, Tensor], ...]
 class SoftRoot:
     """One root: ``embeddings``, which the model is fed in place of tokens' own, or ``keys_values``; never both.
 
-    Raises ValueError unless exactly one is given.
+    Layers may keep fewer keys and values than the first, whose number is that of the root's positions. Raises ValueError
+    unless exactly one is given, or where a layer keeps more.
     """
 
     embeddings: Float[Tensor, "positions hidden"] | None = None
@@ -30,6 +31,8 @@ class SoftRoot:
     def __post_init__(self) -> None:
         if (self.embeddings is None) == (self.keys_values is None):
             raise ValueError("a soft root is embeddings or keys and values: expected one of the two")
+        if any(keys.shape[-2] > self.n_positions for keys, _ in self.keys_values or ()):
+            raise ValueError("a layer of a soft root keeps more keys than the first: expected as many or fewer")
 
     @property
     def n_positions(self) -> int:
@@ -37,6 +40,16 @@ class SoftRoot:
         if self.embeddings is not None:
             return int(self.embeddings.shape[0])
         return int(self.keys_values[0][0].shape[-2]) if self.keys_values else 0
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether some layers keep fewer keys and values than others."""
+        return is_uneven(self.keys_values)
+
+
+def is_uneven(kept: KeysValues | None) -> bool:
+    """Whether some layers keep fewer keys and values than others."""
+    return len({keys.shape[-2] for keys, _ in kept or ()}) > 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +64,11 @@ class SoftRoots:
     def of_one(cls, root: SoftRoot) -> SoftRoots:
         """A single root before everything."""
         return cls((root,), lambda contexts: [0] * len(contexts))
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether there is more than one."""
+        return len(self.roots) > 1
 
     @property
     def most_positions(self) -> int:

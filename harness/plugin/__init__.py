@@ -73,11 +73,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _marks(config: pytest.Config, case: CaseId) -> list[pytest.MarkDecorator]:
-    """The marks of a task's case: its suite, group and cost; a cell's own cases have none, because they need every task."""
+    """The marks of a task's case: its suite, group and cost; a cell's own cases have none of these, because they need every
+    task. All cases of a cell that is recovered are marked so."""
     entry = case.plan.tasks.get(case.task)
     names = () if entry is None else entry.marks
     for name in names:
         config.addinivalue_line("markers", f"{name}: tasks of this suite, group or cost (matrix.toml)")
+    if case.plan.cell.sibling is not None:
+        config.addinivalue_line("markers", f"{RECOVERED}: every case of the cells that are recovered")
+        names = (*names, RECOVERED)
     return [getattr(pytest.mark, name) for name in names]
 
 
@@ -121,11 +125,12 @@ def _refuse(config: pytest.Config, items: list[pytest.Item], sentence: str) -> N
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note which tasks this run's selection measures for each cell."""
+    """Note which tasks this run's selection measures for each cell, and which recoveries it asks for."""
     selected: dict[str, list[str]] = {}
     for item in session.items:
         if _case(item) is not None and _task(item) not in _LAST:
             selected.setdefault(_cell_id(item), []).append(_task(item))
+    recovered = frozenset(_cell_id(item) for item in session.items if _task(item) == RECOVERED)
     has_cases = any(_case(item) is not None for item in session.items)
     if has_cases and not session.config.option.collectonly:
         from harness.plugin.session import GateSession
@@ -136,6 +141,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             settings=settings_of(config),
             progress=make_progress(config),
             selected={cell: tuple(tasks) for cell, tasks in selected.items()},
+            recovered=recovered,
         )
 
 

@@ -35,11 +35,14 @@ class Against:
 
 @dataclass(slots=True)
 class GateSession:
-    """One per pytest process. ``selected`` holds, per cell id, the tasks that this run's selection measures."""
+    """One per pytest process. ``selected`` holds, per cell id, the tasks that this run's selection measures; ``recovered`` the
+    cells whose recovery is to be judged: where it leaves out what these are judged beside, that is measured along, and counts.
+    """
 
     settings: Settings
     progress: Progress
     selected: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    recovered: frozenset[str] = frozenset()
     _verdicts: dict[str, CellVerdict] = field(default_factory=dict)
     _shared: dict[str, CellRun | CellFailure] = field(default_factory=dict)
 
@@ -50,7 +53,7 @@ class GateSession:
         Raises ConfigError and other HarnessErrors that no cell can answer for (policy, disk).
         """
         plan = case.plan
-        left_out = tuple(task for task in plan.tasks if task not in self._tasks(plan))
+        left_out = tuple(task for task in plan.tasks if task not in self.selected.get(plan.cell.id, ()))
         if case.task in (POOLED, RECOVERED) and left_out:
             return (
                 None,
@@ -58,15 +61,32 @@ class GateSession:
             )
         found = self._verdicts.get(plan.cell.id)
         if found is None:
+            along = self._along(case.matrix, plan)
+            if along is not None and along.cell.id not in self._verdicts:
+                self._verdicts[along.cell.id] = self._measure_and_judge(case.matrix, along)
             found = self._verdicts[plan.cell.id] = self._measure_and_judge(case.matrix, plan)
         return next((v for v in found.all if v.task == case.task), None), why_no_recovery(found) or ""
 
     def verdicts_of(self, case: CaseId) -> tuple[Verdict, ...]:
-        """Every verdict on a case's cell, once it was measured."""
-        return self._verdicts[case.plan.cell.id].all
+        """Every verdict on a case's cell, and on the sibling that was measured along with it, once they were measured."""
+        along = self._along(case.matrix, case.plan)
+        cells = [plan.cell.id for plan in (case.plan, along) if plan is not None]
+        return tuple(verdict for cell in cells for verdict in self._verdicts[cell].all)
 
-    def _tasks(self, plan: CellPlan) -> tuple[str, ...]:
-        return self.selected.get(plan.cell.id, ())
+    def _along(self, matrix: Matrix, plan: CellPlan) -> CellPlan | None:
+        """The compressed sibling that this run does not select, and a selected recovery can't be judged without."""
+        cell, sibling = plan.cell.id, plan.cell.sibling
+        if sibling is None or sibling.id in self.selected or cell not in self.recovered:
+            return None
+        is_whole = set(plan.tasks) <= set(self.selected.get(cell, ()))
+        return matrix.cells.get(sibling.id) if is_whole else None
+
+    def _tasks(self, matrix: Matrix, plan: CellPlan) -> tuple[str, ...]:
+        """What is measured of a cell: what was selected, or what the recoveries that it is measured along with are asked."""
+        if plan.cell.id in self.selected:
+            return self.selected[plan.cell.id]
+        asked = {t for cell in self.recovered if self._along(matrix, matrix.plan(cell)) == plan for t in self.selected[cell]}
+        return tuple(task for task in plan.tasks if task in asked)
 
     def _measure_and_judge(self, matrix: Matrix, plan: CellPlan) -> CellVerdict:
         policy = policy_of(matrix)
@@ -96,7 +116,7 @@ class GateSession:
         cell = plan.cell.id
         if cell in self._shared and self.settings.baselines == "check":
             return self._shared[cell]
-        run = self._measure(matrix, plan, policy)
+        run = self._measure(matrix, plan, policy, propose_first=cell in self.selected)
         if any(plan in self._needed(matrix, matrix.plan(other), policy) for other in self.selected if other in matrix.cells):
             self._shared[cell] = run
         return run
@@ -105,9 +125,11 @@ class GateSession:
         """The other cells of this run that the verdict on one cell needs."""
         dense = plan.cell.dense.id if policy.floor_of(plan.cell) is not None else None
         sibling = plan.cell.sibling.id if plan.cell.sibling is not None else None
-        return [
+        along = self._along(matrix, plan)
+        chosen = [
             matrix.cells[cell] for cell in dict.fromkeys((dense, sibling)) if cell in matrix.cells and cell in self.selected
         ]
+        return chosen if along is None else [*chosen, along]
 
     def _against(self, matrix: Matrix, plan: CellPlan, policy: Policy) -> Against:
         """What a cell is judged against; cells of this run that it needs and that were not measured yet are measured now.
@@ -176,7 +198,7 @@ class GateSession:
                 return measure_cell(
                     matrix,
                     plan,
-                    self._tasks(plan),
+                    self._tasks(matrix, plan),
                     options=options,
                     store=store,
                     progress=self.progress,

@@ -68,6 +68,9 @@ def write_summary(reporter: pytest.TerminalReporter, verdicts: list[Verdict], re
     for verdict in verdicts:
         reporter.write(f"{verdict.status.value:<13}", **_MARKUP[verdict.status])
         reporter.line(f" {f'{verdict.cell}-{verdict.task}':<{width}}  {verdict.reason}")
+        if verdict.choice is not None and verdict.choice.warning:
+            reporter.write(f"{'early warning':<13}", yellow=True)
+            reporter.line(f" {f'{verdict.cell}-{verdict.task}':<{width}}  {verdict.choice.warning}")
     if report is not None:
         reporter.line("")
         reporter.line(f"report: {report}")

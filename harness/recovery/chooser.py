@@ -21,8 +21,10 @@ from transformers.cache_utils import DynamicCache
 from harness.core.errors import RecoveryError
 from harness.models.loaded import LoadedModel
 from harness.recovery.selection import attention_to_prompts, attention_weights, prompt_scores, sees
-from harness.recovery.soft import Rows, keys_values_of
-from harness.scoring.limits import deepest_path
+from harness.recovery.soft import Rows, is_rotary, keys_values_of
+from harness.recovery.trained import check_length
+from harness.scoring.encode import window_tokens
+from harness.scoring.limits import deepest_path, rope_by_batch
 from harness.scoring.plan import plan_batches
 from harness.scoring.rooted import body
 
@@ -116,7 +118,7 @@ class AttentionChooser:
 
     def _side_by_side(self) -> list[tuple[Tensor, Tensor]]:
         """Every layer's keys and values of all prompts, which do not see each other."""
-        rotary = bool(getattr(self.model.module.config, "rope_parameters", None))
+        rotary = is_rotary(self.model)
         longest = max(self._lengths)
         apart = [keys_values_of(self.model, rows, longest - rows.shape[0] if rotary else 0) for rows in self.prompts]
         return [
@@ -132,6 +134,23 @@ def check_readable(model: LoadedModel) -> None:
             f"idp: {type(model.module).__name__} has an attention of its own (ALiBi, or none at all) that transformers lets "
             "nobody read, so no prompt can be chosen by it: take recovery 'prompt' for it, or idp with a fixed choice."
         )
+
+
+def check_continues(model: LoadedModel, n_positions: int) -> None:
+    """Raise RecoveryError for a model in which the pass that chose can't go on behind the chosen prompt; ``n_positions``: of
+    all prompts together."""
+    config: Any = model.module.config
+    window, name = deepest_path(config), type(model.module).__name__
+    reason = ""
+    if not is_rotary(model):
+        reason = "its positions are absolute, so behind another prompt the input would stand where it was not trained to"
+    elif rope_by_batch(config):
+        reason = "it turns positions by how long the input is, and the prompts' were turned before there was one"
+    elif window is not None and window < window_tokens(config, model.tokenizer):
+        reason = f"some of its layers see {window} tokens only, and each prompt would be seen by another part of the input"
+    if reason:
+        raise RecoveryError(f"idp: mode 'continue' is not defined for {name}: {reason}; take mode 'exact'.")
+    check_length("idp, whose prompts stand side by side in mode 'continue'", model, n_positions)
 
 
 @contextmanager

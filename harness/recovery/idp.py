@@ -1,8 +1,9 @@
 """Inference-time dynamic prompting (Hoang et al., arXiv 2310.00867): several soft prompts of different lengths, trained apart
 by prompt tuning; each input gets the one that its context attends to most.
 
-The choice reads the context only, never an answer; then the input starts anew behind the chosen prompt alone, so that a
-forced choice equals the run with only that prompt. Where a context is empty (whole sentences) the prompt is always the same.
+The choice reads the context only, never an answer: of a whole sentence what stands before its blank. Then the input starts
+anew behind the chosen prompt alone, so that a forced choice equals the run with only that prompt; or the pass that chose goes
+on. Where a context is empty the prompt is always the same.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.compression.checks import check_choice, check_count
 from harness.core.digest import digest_json
@@ -36,6 +37,8 @@ class Idp:
     ``choice``: "attention" is the method, its controls are "random" (drawn with the context) and the number of a prompt,
     from 0: all of these share one artifact. ``selection_layer``, from 0: where attention is read, heads averaged;
     ``length_normalised``: by the log of a prompt's whole share of attention instead of the mean of its positions.
+    ``mode``: after the choice by attention the input starts anew behind the chosen prompt ("exact"), or goes on ("continue"):
+    up to the selection layer it reads all prompts, none of which sees another, from the next layer on the chosen one alone.
     """
 
     name: ClassVar[str] = "idp"
@@ -44,6 +47,7 @@ class Idp:
     choice: str | int = "attention"
     selection_layer: int = 0
     length_normalised: bool = False
+    mode: Literal["exact", "continue"] = "exact"
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
 
     def __post_init__(self) -> None:
@@ -54,16 +58,22 @@ class Idp:
         check_choice(self.name, "choice", self.choice, ("attention", "random", *range(len(self.lengths))))
         check_count(self.name, "selection_layer", self.selection_layer, least=0)
         check_choice(self.name, "length_normalised", self.length_normalised, (True, False))
+        check_choice(self.name, "mode", self.mode, ("exact", "continue"))
+        if self.mode == "continue" and self.choice == "random":
+            raise ConfigError(
+                "idp: mode = 'continue' goes on with the pass that chooses, and choice = 'random' has none: take mode 'exact'."
+            )
         object.__setattr__(self, "lengths", tuple(self.lengths))
         object.__setattr__(self, "training", TrainingRecipe.of(self.training))
 
     def recipe(self) -> dict[str, Any]:
-        """The method and its hyper-parameters."""
+        """The method and its hyper-parameters; ``mode`` where there is a pass that it is about."""
         return {
             **self.training_recipe(),
             "choice": self.choice,
             "selection_layer": self.selection_layer,
             "length_normalised": self.length_normalised,
+            **({"mode": self.mode} if self.choice == "attention" else {}),
         }
 
     def training_recipe(self) -> dict[str, Any]:
@@ -116,7 +126,8 @@ class Idp:
             return SoftRoots.of_one(roots[self.choice if isinstance(self.choice, int) else 0])
         if self.choice == "random":
             return SoftRoots(roots, self._draw)
-        from harness.recovery.chooser import AttentionChooser, check_readable
+        from harness.recovery.chooser import AttentionChooser, check_continues, check_readable
+        from harness.recovery.soft import continued_roots
 
         check_readable(model)
         n_layers = int(model.module.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
@@ -125,6 +136,9 @@ class Idp:
                 f"idp: selection_layer = {self.selection_layer}, and the model's layers are 0 to {n_layers - 1}."
             )
         prompts: list[Rows] = [root.embeddings for root in roots if root.embeddings is not None]
+        if self.mode == "continue":
+            check_continues(model, sum(self.lengths))
+            roots = continued_roots(model, prompts, self.selection_layer)
         return SoftRoots(roots, AttentionChooser(model, prompts, self.selection_layer, self.length_normalised))
 
     def _draw(self, contexts: Sequence[tuple[int, ...]]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,6 +60,26 @@ def as_root(model: LoadedModel, rows: Rows) -> SoftRoot:
     """Rows as a root of this model, in its dtype and on its device."""
     like = token_rows(model, [0])
     return SoftRoot(embeddings=rows.to(device=like.device, dtype=like.dtype))
+
+
+def is_rotary(model: LoadedModel) -> bool:
+    """Whether a model's positions are rotations, of which only differences count."""
+    return bool(getattr(model.module.config, "rope_parameters", None))
+
+
+def continued_roots(model: LoadedModel, prompts: Sequence[Rows], layer: int) -> tuple[SoftRoot, ...]:
+    """For each prompt what stands before a context that goes on with it from layer ``layer`` + 1, after all prompts stood
+    there side by side up to that layer, none seeing another. All of them end where the context begins. Raises RecoveryError.
+    """
+    end = sum(int(rows.shape[0]) for rows in prompts)
+    apart = [keys_values_of(model, rows, end - int(rows.shape[0])) for rows in prompts]
+
+    def side_by_side(number: int) -> tuple[Tensor, Tensor]:
+        keys, values = zip(*(kept[number] for kept in apart), strict=True)
+        return torch.cat(keys, dim=-2), torch.cat(values, dim=-2)
+
+    below = tuple(side_by_side(number) for number in range(layer + 1))
+    return tuple(SoftRoot(keys_values=below + kept[layer + 1 :]) for kept in apart)
 
 
 def keys_values_of(model: LoadedModel, rows: Rows, first_position: int = 0) -> KeysValues:

@@ -6,16 +6,21 @@ Descriptive, not judged: no verdict hangs on these numbers, and their intervals 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
 from harness.core.digest import digest_text
 from harness.core.records import Cell, CellRun, Outcomes, TaskRun
+from harness.core.verdicts import Estimate, NotEstimable
 from harness.report.bundle import RunBundle
-from harness.stats.answer import Answer, answer
+from harness.report.pairs import labels_of
+from harness.stats.answer import Answer, answer, count_outcomes, gain_of
 from harness.stats.attribution import LostItems, split_lost
+from harness.stats.fieller import gap_closed
 
 LEVEL = 0.95
 
@@ -24,9 +29,26 @@ TUNING = "lora"
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerPart:
+    """Some items of a recovered cell: one relation of a task, or all tasks of one group of knowledge. ``n_back`` of the
+    ``n_lost`` items that compressing lost are right again. ``dense_gain``: None without the dense model under the same
+    recovery. ``lost`` as in ``Answered``."""
+
+    name: str
+    n_items: int
+    gap_closed: Estimate | NotEstimable
+    gain: Estimate
+    dense_gain: Estimate | None
+    n_lost: int
+    n_back: int
+    lost: LostItems | None
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """One task of a recovered cell. ``answer`` is None where a run is missing, and ``missing`` says which; ``lost`` are the
-    lost items by what brings them back, None for LoRA itself and without a LoRA cell beside a prompted one."""
+    lost items by what brings them back, None for LoRA itself and without a LoRA cell beside a prompted one. ``parts``: its
+    relations in the order of their first items, none where it has but one."""
 
     cell: Cell
     task: str
@@ -34,10 +56,90 @@ class Answered:
     answer: Answer | None
     lost: LostItems | None
     missing: str
+    parts: tuple[AnswerPart, ...] = ()
 
 
-def find_answers(bundle: RunBundle) -> Iterator[Answered]:
-    """Every task of every recovered compressed cell, in the bundle's order."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Beside:
+    """Which items of a task are right in the runs beside a recovered one, and the relation of each."""
+
+    dense: np.ndarray
+    compressed: np.ndarray
+    now: np.ndarray
+    control: np.ndarray | None
+    tuned: np.ndarray | None
+    relations: tuple[str, ...]
+
+    @classmethod
+    def all_of(cls, tasks: Sequence[_Beside]) -> _Beside:
+        """The items of several tasks."""
+
+        def joined(columns: list[np.ndarray | None]) -> np.ndarray | None:
+            known = [column for column in columns if column is not None]
+            return np.concatenate(known) if len(known) == len(columns) else None
+
+        return cls(
+            dense=np.concatenate([one.dense for one in tasks]),
+            compressed=np.concatenate([one.compressed for one in tasks]),
+            now=np.concatenate([one.now for one in tasks]),
+            control=joined([one.control for one in tasks]),
+            tuned=joined([one.tuned for one in tasks]),
+            relations=tuple(chain.from_iterable(one.relations for one in tasks)),
+        )
+
+    def part(self, name: str, kept: np.ndarray) -> AnswerPart:
+        """What is known of some of the items."""
+        dense, compressed, now = self.dense[kept], self.compressed[kept], self.now[kept]
+        lost = dense & ~compressed
+        return AnswerPart(
+            name=name,
+            n_items=len(now),
+            gap_closed=gap_closed(count_outcomes(dense, compressed, now), LEVEL),
+            gain=gain_of(compressed, now, LEVEL),
+            dense_gain=None if self.control is None else gain_of(dense, self.control[kept], LEVEL),
+            n_lost=int(lost.sum()),
+            n_back=int((lost & now).sum()),
+            lost=None if self.tuned is None else split_lost(dense, compressed, now, self.tuned[kept]),
+        )
+
+    def by_relation(self) -> tuple[AnswerPart, ...]:
+        """Each relation; none where there is but one."""
+        number = {name: i for i, name in enumerate(dict.fromkeys(self.relations))}
+        if len(number) < 2:
+            return ()
+        of_item = np.array([number[name] for name in self.relations])
+        return tuple(self.part(name, of_item == i) for name, i in number.items())
+
+
+@lru_cache(maxsize=1)
+def find_groups(bundle: RunBundle) -> Mapping[Cell, tuple[AnswerPart, ...]]:
+    """Every recovered compressed cell by groups of knowledge, as far as it was measured in full beside the others; cells whose
+    tasks are but one are left out. An item counts in each task that asks it. Kept for the bundle at hand."""
+    return dict(_groups(bundle))
+
+
+def _groups(bundle: RunBundle) -> Iterator[tuple[Cell, tuple[AnswerPart, ...]]]:
+    runs = {entry.record.cell: entry for entry in bundle.cells if isinstance(entry, CellRun)}
+    for cell, run in runs.items():
+        if cell.sibling is None or cell.compression == "none":
+            continue
+        grouped: dict[str, list[_Beside]] = {}
+        for name in run.runs:
+            found = _beside(bundle, runs, run, name)
+            if isinstance(found, _Beside) and name in bundle.groups:
+                grouped.setdefault(bundle.groups[name], []).append(found)
+        if sum(map(len, grouped.values())) > 1:
+            together = {name: _Beside.all_of(tasks) for name, tasks in grouped.items()}
+            yield cell, tuple(one.part(name, np.ones(len(one.now), dtype=np.bool_)) for name, one in together.items())
+
+
+@lru_cache(maxsize=1)
+def find_answers(bundle: RunBundle) -> tuple[Answered, ...]:
+    """Every task of every recovered compressed cell, in the bundle's order. Kept for the bundle at hand."""
+    return tuple(_answers(bundle))
+
+
+def _answers(bundle: RunBundle) -> Iterator[Answered]:
     runs = {entry.record.cell: entry for entry in bundle.cells if isinstance(entry, CellRun)}
     for cell, run in runs.items():
         if cell.sibling is not None and cell.compression != "none":
@@ -45,22 +147,33 @@ def find_answers(bundle: RunBundle) -> Iterator[Answered]:
 
 
 def _answered(bundle: RunBundle, runs: Mapping[Cell, CellRun], recovered: CellRun, name: str) -> Answered:
-    cell, method, task = recovered.record.cell, recovered.record.recovery_method, recovered.runs[name]
-    beside = {
-        "dense": _dense(bundle, cell, name),
-        "compressed": _outcomes(runs, Cell(cell.model, cell.compression, "none"), name),
-        "control": _outcomes(runs, Cell(cell.model, "none", cell.recovery), name),
-    }
-    right = {who: _right_on(task, outcomes) for who, outcomes in beside.items()}
-    dense, compressed = right["dense"], right["compressed"]
+    cell, method, info = recovered.record.cell, recovered.record.recovery_method, recovered.runs[name].info
+    found = _beside(bundle, runs, recovered, name)
+    if isinstance(found, str):
+        return Answered(cell, name, method, None, None, found)
+    dense, compressed, now, tuned = found.dense, found.compressed, found.now, found.tuned
+    rng = np.random.default_rng(int(digest_text(f"answer:{cell.id}:{name}")[:12], 16))
+    made = answer(dense, compressed, now, found.control, chance=info.chance, level=LEVEL, rng=rng)
+    lost = None if tuned is None else split_lost(dense, compressed, now, tuned)
+    return Answered(cell, name, method, made, lost, "", found.by_relation())
+
+
+def _beside(bundle: RunBundle, runs: Mapping[Cell, CellRun], recovered: CellRun, name: str) -> _Beside | str:
+    """The runs beside a recovered one, or which of them is not there."""
+    cell, task = recovered.record.cell, recovered.runs[name]
+    dense = right_on(task, _dense(bundle, cell, name))
+    compressed = right_on(task, _outcomes(runs, Cell(cell.model, cell.compression, "none"), name))
     missing = _missing(cell, task, dense is not None, compressed is not None)
     if missing or dense is None or compressed is None:
-        return Answered(cell, name, method, None, None, missing)
-    now = task.outcomes.correct
-    rng = np.random.default_rng(int(digest_text(f"answer:{cell.id}:{name}")[:12], 16))
-    made = answer(dense, compressed, now, right["control"], chance=task.info.chance, level=LEVEL, rng=rng)
-    tuned = None if method == TUNING else _tuned(runs, cell, task)
-    return Answered(cell, name, method, made, None if tuned is None else split_lost(dense, compressed, now, tuned), "")
+        return missing
+    return _Beside(
+        dense=dense,
+        compressed=compressed,
+        now=task.outcomes.correct,
+        control=right_on(task, _outcomes(runs, Cell(cell.model, "none", cell.recovery), name)),
+        tuned=None if recovered.record.recovery_method == TUNING else _tuned(runs, cell, task),
+        relations=labels_of(task.items)[1],
+    )
 
 
 def _missing(cell: Cell, task: TaskRun, has_dense: bool, has_compressed: bool) -> str:
@@ -87,11 +200,11 @@ def _tuned(runs: Mapping[Cell, CellRun], cell: Cell, task: TaskRun) -> np.ndarra
     """Which items the first LoRA cell over the same compression has right; None without one."""
     for other, run in runs.items():
         if (other.model, other.compression) == (cell.model, cell.compression) and run.record.recovery_method == TUNING:
-            return _right_on(task, _outcomes(runs, other, task.info.name))
+            return right_on(task, _outcomes(runs, other, task.info.name))
     return None
 
 
-def _right_on(task: TaskRun, outcomes: Outcomes | None) -> np.ndarray | None:
+def right_on(task: TaskRun, outcomes: Outcomes | None) -> np.ndarray | None:
     """Whether each item of a task's run is right in other outcomes; None where these lack one of them."""
     if outcomes is None:
         return None

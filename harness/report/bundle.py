@@ -66,7 +66,7 @@ class RunBundle:
     ``baselines`` are keyed by cell id, ``dense`` by model name. ``started_at`` and ``ended_at`` are ISO 8601. ``exit_code``
     is what the run ended with, pytest's own codes included. ``command`` is what a reader types to see the same again.
     ``history`` holds every baseline of the profile that was ever accepted, ``pool_cap`` how many items of one task the gate
-    takes into a cell's pool (None: all).
+    takes into a cell's pool (None: all), ``groups`` to which group of knowledge each task belongs, where the matrix says so.
     """
 
     profile: str
@@ -82,6 +82,7 @@ class RunBundle:
     not_run: tuple[NotRun, ...] = ()
     history: History = field(default_factory=History)
     pool_cap: int | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if parse_moment(self.ended_at) < parse_moment(self.started_at):

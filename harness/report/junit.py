@@ -63,6 +63,8 @@ def _add_verdict(case: ET.Element, verdict: Verdict) -> None:
         ET.SubElement(case, "skipped", message=message)
     else:
         ET.SubElement(case, "system-out").text = f"{message}\n{_numbers(verdict)}".strip()
+    if verdict.choice is not None and verdict.choice.warning:
+        ET.SubElement(case, "system-err").text = _legal(f"early warning: {verdict.choice.warning}")
 
 
 def _numbers(verdict: Verdict) -> str:

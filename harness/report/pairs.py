@@ -189,7 +189,7 @@ def _compare(record: CellRecord, run: TaskRun, bundle: RunBundle) -> Compared:
     baseline, dense = pair(run, bundle.baselines.get(cell.id)), pair(run, bundle.dense.get(cell.model))
     named: tuple[tuple[Against, Pair | None], ...] = (("baseline", baseline), ("dense model", dense))
     pairs = {against: made for against, made in named if made is not None}
-    ids, groups = _labels(run.items)
+    ids, groups = labels_of(run.items)
     kept = [against for against in pairs if against == "baseline" or not cell.is_dense]
     known = bundle.baselines.get(cell.id)
     again = known is not None and not identity_differences(known.provenance, record.provenance)
@@ -197,7 +197,7 @@ def _compare(record: CellRecord, run: TaskRun, bundle: RunBundle) -> Compared:
     return Compared(run, pairs, found, count_groups(run, groups, baseline, dense))
 
 
-def _labels(items: Items) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def labels_of(items: Items) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The id and the group of each item."""
     if isinstance(items, StoredItems):
         return items.labels()

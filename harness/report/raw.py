@@ -13,7 +13,9 @@ import numpy as np
 
 from harness.core.records import CellFailure, CellRun, Item, Outcomes
 from harness.core.serial import as_mapping
+from harness.report.answers import find_answers, find_groups
 from harness.report.bundle import Reference, RunBundle, cell_of
+from harness.report.choices import find_choices
 from harness.report.dense import accuracy_of, compared_dense
 from harness.report.lines import Rows, quote
 from harness.report.listing import comparisons, listed, shares
@@ -62,6 +64,9 @@ def _cell(bundle: RunBundle, entry: CellRun | CellFailure, flipped: dict[str, di
             "against_dense": {},
             "flips": {},
             "relations": {},
+            "choices": {},
+            "answers": {},
+            "knowledge_groups": [],
         }
     against = {task: asdict(found) for task, found in compared_dense(bundle)[cell.id].items()}
     return made | {
@@ -71,6 +76,9 @@ def _cell(bundle: RunBundle, entry: CellRun | CellFailure, flipped: dict[str, di
         "against_dense": against,
         "flips": flipped,
         "relations": {name: compared(bundle)[cell.id, name].groups for name in entry.runs},
+        "answers": {one.task: asdict(one) for one in find_answers(bundle) if one.cell == cell},
+        "knowledge_groups": [asdict(part) for part in find_groups(bundle).get(cell, ())],
+        "choices": {one.task: asdict(one) for one in find_choices(bundle) if one.cell == cell},
     }
 
 

@@ -11,6 +11,7 @@ from harness.report.bundle import RunBundle
 from harness.report.markdown import escape, table
 from harness.report.pairs import Answer, Flip, compared_flips, option_of
 from harness.report.sections.banner import Finding, view_banner
+from harness.report.sections.choices import view_choices
 
 N_FLIPS = 5
 """Lost items shown for each case that lost some; the page has the rest."""
@@ -34,6 +35,7 @@ def summarize(bundle: RunBundle, report_json: Mapping[str, Any]) -> str:
     if top.findings:
         parts.append("### To look at")
         parts.append("\n".join(map(_finding, top.findings)))
+    parts += _chosen(bundle)
     parts += _lost(bundle)
     parts.append("The whole report is `index.html` beside this file; every number is in `report.json`.")
     return "\n\n".join(parts) + "\n"
@@ -106,6 +108,24 @@ def _with_interval(value: Mapping[str, Any] | None, of_loss: bool = False) -> st
 
 def _bold(status: str) -> str:
     return f"**{status}**" if status in ("REGRESSED", "INVALID", "INCONCLUSIVE") else status
+
+
+def _chosen(bundle: RunBundle) -> list[str]:
+    rows = view_choices(bundle).rows
+    if not rows:
+        return []
+    header = ["Cell and task", "Chosen", "By attention", "Best single", "Random, expected", "Oracle"]
+    made = [
+        [
+            f"`{row.cell}`-{escape(row.task)}",
+            "; ".join(f"{bar.prompt} {bar.share}" for bar in row.bars),
+            *(f"{one.text} {one.interval}".strip() for one in (row.accuracy, row.best, row.random, row.oracle)),
+        ]
+        for row in rows
+    ]
+    warned = [f"- **early warning** `{row.cell}`: {escape(row.warning)}" for row in rows if row.warning]
+    told = ["### Prompt choice", table(header, made, [False, False, True, True, True, True])]
+    return [*told, "\n".join(warned)] if warned else told
 
 
 def _lost(bundle: RunBundle) -> list[str]:

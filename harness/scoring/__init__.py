@@ -98,12 +98,14 @@ class Score:
 
     ``lead_nats``: how far the token that comes off worst is ahead of the likeliest other one; negative where it is behind.
     That near 0, rounding decides ``is_greedy``. Infinite: nobody looked.
+    ``root``: which of several soft roots was chosen for it, from 0; None where there was nothing to choose.
     """
 
     loglik_nats: float
     is_greedy: bool
     n_tokens: int
     lead_nats: float = math.inf
+    root: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +119,12 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The text that was generated, cut before the stop string; ``n_tokens`` were made, the stop string's among them."""
+    """The text that was generated, cut before the stop string; ``n_tokens`` were made, the stop string's among them.
+    ``root`` as in a ``Score``."""
 
     text: str
     n_tokens: int
+    root: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

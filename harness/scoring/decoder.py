@@ -78,10 +78,12 @@ class DecoderScorer:
         self.tokens_fed = 0
         check_looks_left(model, lambda ids: module(input_ids=ids, use_cache=False).logits, self._window)
         layouts: Sequence[Layout] = ("packed", "padded") if path == "auto" else () if path == "plain" else (path,)
+        if any(root.is_uneven for root in self._roots):  # one mask can't serve layers that keep different numbers of keys
+            layouts = [layout for layout in layouts if layout == "packed"]
         longest = max(self._roots, key=lambda root: root.n_positions)
         untried = (path == "auto" and row_by_row) or self._deepest < 2
         held = None if untried else find_layout(model, layouts, self._deepest, longest)
-        self.path: ScoringPath = path if path != "auto" else held.layout if held else "plain"
+        self.path: ScoringPath = path if path != "auto" and layouts else held.layout if held else "plain"
         self.keeps_stems = held is not None and held.keeps_stems
         layout: Layout = "padded" if self.path == "padded" else "packed"
         self._engine = TreeEngine(model, batch_tokens, layout, self._halving, held.lean if held else {})
@@ -101,10 +103,11 @@ class DecoderScorer:
         for root, plan in plans.items():
             readings.update(self._read(root, plan, encoded, done))
         in_order = [iter([readings[g, r] for r in range(len(row))]) for g, row in enumerate(encoded)]
+        has_choice = len(self._roots) > 1
         return [
             [
-                _score([next(in_order[g]) for _ in fed], request, self._model)
-                for request, fed in zip(group, pieces[g], strict=True)
+                _score([next(in_order[g]) for _ in fed], request, self._model, root if has_choice else None)
+                for request, fed, root in zip(group, pieces[g], roots[g], strict=True)
             ]
             for g, group in enumerate(groups)
         ]
@@ -168,7 +171,7 @@ class _Plan:
         return [trie.group for trie in self.tries] + [group for group, _ in self.plain]
 
 
-def _score(readings: Sequence[TokenReading], request: Request, model: LoadedModel) -> Score:
+def _score(readings: Sequence[TokenReading], request: Request, model: LoadedModel, root: int | None) -> Score:
     loglik = sum(float(reading.logprobs_nats.sum()) for reading in readings)
     if not np.isfinite(loglik):
         raise broken_score(request, loglik, model)
@@ -177,6 +180,7 @@ def _score(readings: Sequence[TokenReading], request: Request, model: LoadedMode
         is_greedy=all(bool(reading.is_top.all()) for reading in readings),
         n_tokens=sum(len(reading.is_top) for reading in readings),
         lead_nats=min(float(reading.leads_nats.min()) for reading in readings),
+        root=root,
     )
 
 

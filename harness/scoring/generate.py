@@ -87,9 +87,10 @@ class GreedyGenerator:
             done.tell(flat[position][0] for position in positions)
 
         made: dict[int, list[int]] = {}
+        roots = self._choose([ask.tokens for ask in asks])
         if self._engine:
             behind: dict[int, list[int]] = {}
-            for position, root in enumerate(self._choose([ask.tokens for ask in asks])):
+            for position, root in enumerate(roots):
                 if len(asks[position].tokens) + asks[position].max_new_tokens <= self._deepest:
                     behind.setdefault(root, []).append(position)
             for root, fit in sorted(behind.items()):
@@ -100,7 +101,9 @@ class GreedyGenerator:
                 made.update(zip(fit, rows, strict=True))
         if self._left_padded:
             made |= self._left_padded.generate({p: ask for p, ask in enumerate(asks) if p not in made}, tell)
-        texts = iter([Generated(ask.stops.text(made[p]), len(made[p])) for p, ask in enumerate(asks)])
+        has_choice = self._model.soft_roots is not None and self._model.soft_roots.has_choice
+        told = [root if has_choice else None for root in roots]
+        texts = iter([Generated(ask.stops.text(made[p]), len(made[p]), told[p]) for p, ask in enumerate(asks)])
         return [[next(texts) for _ in group] for group in groups]
 
     def _choose(self, contexts: Sequence[tuple[int, ...]]) -> Sequence[int]:

@@ -248,7 +248,7 @@ class _States:
             out[start:middle] = self._attend(self.query[:, :, start:middle], key, value, None)[0].transpose(0, 1)
         if part.mask is not None:
             key, value = self._behind_kept(self.key[:, :, start:end], self.value[:, :, start:end])
-            made = self._attend(self.query[:, :, middle:end], key, value, part.mask[None, None])
+            made = self._attend(self.query[:, :, middle:end], key, value, _of_layer(part.mask[None, None], key))
             out[middle:end] = made[0].transpose(0, 1)
 
     def attend_together(self, part: _Together, out: Float[Tensor, "tokens heads value_size"]) -> None:
@@ -260,7 +260,7 @@ class _States:
             return chosen.view(len(chosen), n_tries, width, -1).transpose(0, 1)
 
         key, value = self._behind_kept(rows(self.key), rows(self.value))
-        made = self._attend(rows(self.query), key, value, part.mask)  # [tries, heads, width, size]
+        made = self._attend(rows(self.query), key, value, _of_layer(part.mask, key))  # [tries, heads, width, size]
         out.index_copy_(0, part.into, made.transpose(1, 2).flatten(0, 1).index_select(0, part.places))
 
     def _behind_kept(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -277,3 +277,8 @@ class _States:
         return scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scaling, enable_gqa=groups > 1
         )
+
+
+def _of_layer(mask: Tensor, key: Tensor) -> Tensor:
+    """The mask for a layer that may keep fewer positions than the first: those that stand before all are seen by all."""
+    return mask[..., mask.shape[-1] - key.shape[2] :]

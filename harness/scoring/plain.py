@@ -20,6 +20,7 @@ from harness.scoring.memory import Halving
 from harness.scoring.plan import plan_batches
 from harness.scoring.readout import TokenReading, read_logits
 from harness.scoring.rooted import beside_each_row
+from harness.scoring.uneven import reading_all_kept
 
 BUDGET_TOKENS = 512
 """Logits are made at every position here: 512 x 50,000 in float32 are 100 MB."""
@@ -70,8 +71,14 @@ def _logits(model: LoadedModel, ids: Tensor, root: SoftRoot | None) -> Tensor:
         logits = module(inputs_embeds=rows, use_cache=False).logits[:, root.n_positions :]
     else:
         cache = beside_each_row(root.keys_values or (), len(ids))
-        seen = torch.ones((len(ids), root.n_positions + ids.shape[1]), dtype=torch.long, device=ids.device)
-        logits = module(input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True).logits
+        if root.is_uneven:
+            positions = torch.arange(root.n_positions, root.n_positions + ids.shape[1], device=ids.device)
+            with reading_all_kept(module.config):
+                rows = positions.expand(len(ids), -1)
+                logits = module(input_ids=ids, position_ids=rows, past_key_values=cache, use_cache=True).logits
+        else:
+            seen = torch.ones((len(ids), root.n_positions + ids.shape[1]), dtype=torch.long, device=ids.device)
+            logits = module(input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True).logits
     return logits
 
 

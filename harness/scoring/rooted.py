@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
-from harness.models.roots import KeysValues, SoftRoot
+from harness.models.roots import KeysValues, SoftRoot, is_uneven
 from harness.scoring import Request
 from harness.scoring.encode import Encoded, encode_groups
+from harness.scoring.uneven import reading_all_kept
 
 
 def choose_roots(
@@ -88,7 +90,8 @@ def beside_each_row(kept: KeysValues, n_rows: int) -> DynamicCache:
 
 def _kept(body: Any, before: KeysValues | None, **inputs: Tensor) -> KeysValues:
     cache = DynamicCache() if before is None else beside_each_row(before, 1)
-    with torch.inference_mode():
+    uneven = reading_all_kept(body.config) if is_uneven(before) else nullcontext()
+    with torch.inference_mode(), uneven:
         body(past_key_values=cache, use_cache=True, **inputs)
     kept = []
     for layer in cache.layers:

@@ -129,13 +129,14 @@ class Step:
         # heads that share keys stand in groups: [rows, key heads, group, size]
         grouped = q[0].transpose(0, 1).reshape(n_rows, n_heads, -1, q.shape[-1])
         scores = grouped @ keys.transpose(-1, -2)
-        n_shared = self.slots.n_shared
+        n_shared = 0
         if self.slots.before:
             shared_keys, shared_values = self.slots.before[how.layer]
+            n_shared = shared_keys.shape[-2]  # a layer may keep fewer than the first
             together = grouped.transpose(0, 1).flatten(1, 2)  # all rows read them in one product
             read = (together @ shared_keys[0].transpose(-1, -2)).view(n_heads, n_rows, -1, n_shared).transpose(0, 1)
             scores = torch.cat([read, scores], dim=-1)
-        weights = how.weights(scores, self._mask_running(how.window))
+        weights = how.weights(scores, _of_layer(self._mask_running(how.window), scores.shape[-1]))
         out = weights[..., n_shared:] @ values
         if self.slots.before:
             together = weights[..., :n_shared].transpose(0, 1).flatten(1, 2)
@@ -151,6 +152,7 @@ class Step:
             shared_keys, shared_values = self.slots.before[how.layer]
             k, v = torch.cat([shared_keys, k], dim=-2), torch.cat([shared_values, v], dim=-2)
         mask = self._mask_entering(n, how.window)
+        mask = mask if mask is None else _of_layer(mask, k.shape[-2])
         n_groups = q.shape[1] // k.shape[1]
         # off the CPU a mask and heads that share keys together leave torch only its slowest way
         shares = how.softcap is None and n_groups > 1 and (mask is None or q.device.type == "cpu")
@@ -247,6 +249,11 @@ def attending(module: Any) -> Iterator[bool]:
     finally:
         with quiet_transformers():
             module.set_attn_implementation(own)
+
+
+def _of_layer(mask: Tensor, n_keys: int) -> Tensor:
+    """The mask for a layer that may keep fewer shared places than the first: what stands before all is seen by all."""
+    return mask[..., mask.shape[-1] - n_keys :]
 
 
 def _visible(n_tokens: int, n: int, window: int | None, like: Tensor) -> Tensor:

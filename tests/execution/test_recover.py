@@ -14,6 +14,7 @@ import pytest
 from harness.cli import main
 from harness.core.errors import ConfigError, ContaminationError, RecoveryError
 from harness.core.records import CellRun
+from harness.core.run_folder import read_run, write_cell
 from harness.execution.inventory import entries
 from harness.execution.local import MeasureOptions, measure_cell
 from harness.execution.matrix import Matrix, read_matrix
@@ -127,6 +128,29 @@ def test_choices_share_one_artifact(project: Path) -> None:
     assert train(project, "tiny_4bit-rtn_idp-0").was_there
     dynamic, fixed = measure(project, "tiny_4bit-rtn_idp"), measure(project, "tiny_4bit-rtn_idp-0")
     assert dynamic.record.provenance.recovery_digest != fixed.record.provenance.recovery_digest
+    assert dynamic.record.recovery_tensors == fixed.record.recovery_tensors == made.record.files["tensors.safetensors"]
+    assert (dynamic.record.recovery_recipe["choice"], fixed.record.recovery_recipe["choice"]) == ("attention", 0)
+
+
+def test_the_record_tells_which_prompt_each_item_was_asked_behind(project: Path) -> None:
+    train(project, "tiny_4bit-rtn_idp")
+    first = measure(project, "tiny_4bit-rtn_idp")
+    again = measure(project, "tiny_4bit-rtn_idp")  # from the run store
+    fixed = measure(project, "tiny_4bit-rtn_idp-0")
+    choices = first.runs["facts"].outcomes.choices
+    assert choices is not None
+    assert again.runs["facts"].origin == "stored"
+    assert again.runs["facts"].outcomes.choices == choices
+    assert fixed.runs["facts"].outcomes.choices is None
+    # the options of an item are asked behind one prompt, whichever relation stands between
+    assert {len(row) for row in choices} == {1}
+    assert {choice for (choice,) in choices} <= {0, 1}
+    write_cell(project / "run", first)
+    (kept,) = (cell for cell in read_run(project / "run") if isinstance(cell, CellRun))
+    assert kept.runs["facts"].outcomes.choices == choices
+    store = Store(project / "cache")
+    shutil.rmtree(store.root / "results")  # what is left are the answers, request by request
+    assert measure(project, "tiny_4bit-rtn_idp").runs["facts"].outcomes.choices == choices
 
 
 def test_the_dense_model_gets_the_same_recovery_as_a_control(project: Path) -> None:

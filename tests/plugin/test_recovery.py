@@ -67,20 +67,43 @@ def test_the_recovery_is_a_case_of_its_own_beside_the_pool(
     assert "tiny_4bit-rtn_again-recovery  recovery: not one of 60 items" in capsys.readouterr().out
 
 
-def test_without_its_sibling_in_the_run_it_is_skipped_and_says_which_to_add(
+def test_its_sibling_is_measured_along_where_it_was_not_selected(
     recovered: pytest.Pytester, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = run(recovered, "suites", "-rs", "-k", "4bit-rtn_again")
+    result = run(recovered, "suites", "-k", "4bit-rtn_again")
     assert result.ret == 0
-    result.assert_outcomes(passed=2, skipped=1)
-    sentence = "its compressed sibling tiny_4bit-rtn_none was not measured whole in this run: measure both (-k tiny_4bit-rtn)"
-    result.stdout.fnmatch_lines([f"*SKIPPED*{sentence}*"])
-    assert verdicts_of(recovered)["tiny_4bit-rtn_again"]["recovery"] is None
-    latest = recovered.path / "reports" / "latest"
-    assert all(sentence in (latest / name).read_text() for name in ("index.html", "junit.xml", "report.json"))
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["PASS *tiny_4bit-rtn_again-recovery *", "PASS *tiny_4bit-rtn_none-pooled *"])
+    assert verdicts_of(recovered)["tiny_4bit-rtn_again"]["recovery"]["identical"]
     capsys.readouterr()
-    assert main(["judge"]) == 0
-    assert f"not judged    tiny_4bit-rtn_again-recovery  {sentence}" in capsys.readouterr().out
+    assert main(["judge"]) == 0  # the same by the other door
+    assert "tiny_4bit-rtn_again-recovery  recovery: not one of 60 items" in capsys.readouterr().out
+
+
+def test_what_was_measured_along_counts_and_no_baseline_of_it_is_written(recovered: pytest.Pytester) -> None:
+    shutil.rmtree(recovered.path / "baselines/embedded/tiny_4bit-rtn_none")
+    result = run(
+        recovered, "suites", "-k", "4bit-rtn_again", "--harness-baselines=add-new", "--harness-reason=only what is selected"
+    )
+    assert result.ret == 11
+    result.stdout.fnmatch_lines(["INVALID *tiny_4bit-rtn_again-rec*", "INVALID *tiny_4bit-rtn_none-pooled *has no baseline*"])
+    assert not (recovered.path / "baselines/embedded/tiny_4bit-rtn_none").exists()
+
+
+def test_a_task_alone_measures_nothing_along(recovered: pytest.Pytester) -> None:
+    result = run(recovered, "suites", "-k", "4bit-rtn_again-facts or 4bit-rtn_again-pooled")
+    assert result.ret == 0
+    result.assert_outcomes(passed=2)
+    sentence = "its compressed sibling tiny_4bit-rtn_none was not measured whole in this run: measure both (-k tiny_4bit-rtn)"
+    assert list(verdicts_of(recovered)) == ["tiny_4bit-rtn_again"]
+    assert sentence in (recovered.path / "reports/latest/report.json").read_text()
+
+
+def test_the_mark_selects_every_case_of_the_recovered_cells_and_no_other(recovered: pytest.Pytester) -> None:
+    result = run(recovered, "suites", "-m", "recovery", "--collect-only", "-q", "--strict-markers")
+    found = [line.partition("[")[2].rstrip("]") for line in result.outlines if "::" in line]
+    cells = [f"tiny_{compression}_again" for compression in ("none", "8bit-rtn", "4bit-rtn")]
+    assert found == [f"{cell}-{case}" for cell in cells for case in ("facts", "pooled", "recovery")]
 
 
 def test_without_the_siblings_baseline_it_is_invalid_with_the_one_command(recovered: pytest.Pytester) -> None:

@@ -124,6 +124,46 @@ def test_a_control_claims_nothing(make) -> None:  # type: ignore[no-untyped-def]
     assert row.sentence.startswith("A control: nobody trained this prompt")
 
 
+def test_relations_and_groups_are_folded_with_their_own_gap_and_split(make) -> None:  # type: ignore[no-untyped-def]
+    bundle = make(p20="prompt", l8="lora")
+    view = view_answer(bundle)
+    prompted = view.parts[0]
+    assert (prompted.cell, prompted.task, prompted.kind) == ("m_30pct_p20", "facts", "Relation")
+    assert prompted.summary == f"8 relations, {BACK} of {LOST} lost items brought back"
+    lost = [int(row.back.split(" of ")[1]) for row in prompted.rows]
+    assert lost == sorted(lost, reverse=True)
+    assert (sum(lost), sum(int(row.back.split(" of ")[0]) for row in prompted.rows)) == (LOST, BACK)
+    first = prompted.rows[0]
+    back, n_lost = map(int, first.back.split(" of "))
+    assert first.gap_closed.text == f"{100 * back / n_lost:.1f}\u00a0%"
+    assert first.lost == f"{back} by this, {n_lost - back} by LoRA only, 0 by neither"
+    assert all(row.gap_closed.note == "" for row in prompted.rows if row.gap_closed.text == "undefined")
+    assert view.parts[1].rows[0].lost == ""  # LoRA itself
+    assert len(view.parts) == 2  # one task: its group of knowledge would say the same again
+
+
+def test_tasks_of_one_group_of_knowledge_are_taken_together(make) -> None:  # type: ignore[no-untyped-def]
+    bundle = make(p20="prompt")
+
+    def twice(cell: CellRun) -> CellRun:
+        again = replace(cell.runs["facts"], info=replace(cell.runs["facts"].info, name="again"))
+        record = replace(cell.record, tasks={**cell.record.tasks, "again": again.info}, wall_s={"facts": 1.0, "again": 1.0})
+        return CellRun(record, {**cell.runs, "again": again})
+
+    cells = tuple(twice(cell) for cell in bundle.cells)
+    dense = Reference.of_run(cells[0], "measured")
+    made = replace(bundle, cells=cells, dense={"m": dense}, groups={"facts": "world_knowledge", "again": "world_knowledge"})
+    table = view_answer(made).parts[0]
+    assert (table.task, table.kind, table.summary) == (
+        "",
+        "Group of knowledge",
+        "1 group of knowledge, 160 of 240 lost items brought back",
+    )
+    (row,) = table.rows
+    assert (row.name, row.n_items, row.back) == ("world_knowledge", "1,200", "160 of 240")
+    assert row.gap_closed.text == "66.7\u00a0%"
+
+
 def test_it_is_on_the_page_and_the_same_again(make) -> None:  # type: ignore[no-untyped-def]
     pages = [report(make(p20="prompt", l8="lora"))["index.html"] for _ in range(2)]
     assert pages[0] == pages[1]

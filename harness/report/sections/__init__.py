@@ -17,6 +17,7 @@ SECTIONS = Shelf(
         "matrix": "harness.report.sections.matrix:view_matrix",
         "sizes": "harness.report.sections.sizes:view_sizes",
         "answer": "harness.report.sections.answer:view_answer",
+        "choices": "harness.report.sections.choices:view_choices",
         "cells": "harness.report.sections.cells:view_cells",
         "flips": "harness.report.sections.flips:view_flips",
         "perplexity": "harness.report.sections.perplexity:view_perplexity",

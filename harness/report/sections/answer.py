@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from harness.core.records import Cell
 from harness.core.verdicts import Estimate, NotEstimable
 from harness.report import format as fmt
-from harness.report.answers import TUNING, Answered, find_answers
+from harness.report.answers import TUNING, Answered, AnswerPart, find_answers, find_groups
+from harness.report.budget import share_out
 from harness.report.bundle import RunBundle
 from harness.report.view import UNKNOWN, EstimateView, accuracy_view, anchor
 from harness.stats.answer import Answer
-from harness.stats.attribution import Attribution, Recall
+from harness.stats.attribution import Attribution, LostItems, Recall
 
 _CONTROL = "random_prompt"
+
+MOST_PARTS = 2000
+"""Relations and groups that the page lists, all tables together; report.json has every one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +40,75 @@ class AnswerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PartRow:
+    """One relation, or one group of knowledge. Gains are in points of its items."""
+
+    name: str
+    n_items: str
+    gap_closed: EstimateView
+    gain: EstimateView
+    dense_gain: EstimateView
+    back: str
+    lost: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartTable:
+    """The relations of one task of a cell, or (``task`` is "") its groups of knowledge; those that lost most items first."""
+
+    cell: str
+    task: str
+    summary: str
+    kind: str
+    rows: tuple[PartRow, ...]
+    n_hidden: str
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerView:
-    """All recovered cells of the run."""
+    """All recovered cells of the run, and what they are made of."""
 
     title: str
     rows: tuple[AnswerRow, ...]
+    parts: tuple[PartTable, ...]
 
 
 def view_answer(bundle: RunBundle) -> AnswerView:
     """The answers of a run."""
-    return AnswerView("Forgotten or displaced", tuple(_row(one) for one in find_answers(bundle)))
+    found = find_answers(bundle)
+    parted = [(cell, "", parts) for cell, parts in find_groups(bundle).items()]
+    parted += [(one.cell, one.task, one.parts) for one in found if one.parts]
+    shares = share_out([len(parts) for _, _, parts in parted], MOST_PARTS)
+    tables = tuple(_table(*one, share) for one, share in zip(parted, shares, strict=True))
+    return AnswerView("Forgotten or displaced", tuple(_row(one) for one in found), tables)
+
+
+def _table(cell: Cell, task: str, parts: tuple[AnswerPart, ...], share: int) -> PartTable:
+    lost, back = sum(part.n_lost for part in parts), sum(part.n_back for part in parts)
+    kind = "relation" if task else "group of knowledge"
+    of_all = fmt.plural(len(parts), kind, None if task else "groups of knowledge")
+    ordered = sorted(parts, key=lambda part: (-part.n_lost, part.name))
+    return PartTable(
+        cell=cell.id,
+        task=fmt.visible(task),
+        summary=f"{of_all}, {fmt.count(back)} of {fmt.plural(lost, 'lost item')} brought back",
+        kind=kind.capitalize(),
+        rows=tuple(_part(part) for part in ordered[:share]),
+        n_hidden=fmt.count(len(parts) - share) if share < len(parts) else "",
+    )
+
+
+def _part(part: AnswerPart) -> PartRow:
+    gap = accuracy_view(part.gap_closed)
+    return PartRow(
+        name=fmt.visible(part.name, 80),
+        n_items=fmt.count(part.n_items),
+        gap_closed=replace(gap, note="") if gap.text == "undefined" else gap,  # why is said once, above
+        gain=_points(part.gain),
+        dense_gain=_points(part.dense_gain),
+        back=f"{fmt.count(part.n_back)} of {fmt.count(part.n_lost)}",
+        lost="" if part.lost is None else _split(part.lost),
+    )
 
 
 def _row(one: Answered) -> AnswerRow:
@@ -103,5 +167,9 @@ def _share(made: Answer | None) -> EstimateView:
 def _lost(one: Answered) -> str:
     if one.lost is None:
         return "" if one.answer is None or one.method == TUNING else "no LoRA cell beside it"
-    back, again, never = one.lost.displaced, one.lost.relearned, one.lost.unrecovered
+    return _split(one.lost)
+
+
+def _split(lost: LostItems) -> str:
+    back, again, never = lost.displaced, lost.relearned, lost.unrecovered
     return f"{fmt.count(back)} by this, {fmt.count(again)} by LoRA only, {fmt.count(never)} by neither"
