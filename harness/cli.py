@@ -1,5 +1,5 @@
-"""The command line: ``harness measure | judge | report | baseline | noise | recover | export | selftest | store | models |
-index | doctor``.
+"""The command line: ``harness measure | judge | report | baseline | noise | recover | analyze | export | selftest | store |
+models | index | doctor``.
 
 The same three verbs as the pytest plugin. Exit codes: 0 pass, 1 regression, 4 a request that can't be met, 10 inconclusive
 where the policy fails it, 11 invalid, 130 stopped by the user, 141 when nobody read the output to its end.
@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.commands.analyze import add_command as add_analyze
 from harness.commands.baseline import add_commands as add_baseline_commands
 from harness.commands.export import add_command as add_export
 from harness.commands.recover import add_command as add_recover
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     add_export(commands, terminal)
     add_selftest(commands, terminal)
     add_recover(commands, terminal)
+    add_analyze(commands, terminal)
     add_store_commands(commands, terminal)
 
     models = _command(commands, "models", _models, "the models of a profile; --fetch gets and converts them")

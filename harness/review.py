@@ -15,6 +15,7 @@ from harness.baseline.store import HISTORY_FILE
 from harness.core.command import Place
 from harness.core.errors import BaselineError, ConfigError
 from harness.core.records import Cell, CellFailure, CellRun, Origin
+from harness.core.regimes import read_regimes
 from harness.core.run_folder import read_run
 from harness.core.shelf import unknown_name
 from harness.core.verdicts import RECOVERED, CellVerdict
@@ -93,6 +94,7 @@ class Review:
         judged = list(self._judged(policy))
         runs = [run for run, _, _ in judged]
         baselines = {_cell(run).id: Reference.of_baseline(known) for run, _, known in judged if known is not None}
+        regimes, unreadable = read_regimes(self.folder)
         return RunBundle(
             profile=self.matrix.profile,
             policy=self.mode,
@@ -113,11 +115,17 @@ class Review:
                 for name, entry in plan.tasks.items()
                 if entry.group is not None
             },
+            regimes=tuple(sorted(regimes, key=lambda made: self._place(made.cell.id))),
+            unreadable_regimes=unreadable,
         )
 
     def _runs(self) -> list[CellRun | CellFailure]:
-        order = {cell_id: index for index, cell_id in enumerate(self.matrix.cells)}
-        return sorted(read_run(self.folder), key=lambda run: order.get(_cell(run).id, len(order)))
+        return sorted(read_run(self.folder), key=lambda run: self._place(_cell(run).id))
+
+    def _place(self, cell: str) -> int:
+        """Where a cell stands in the matrix; what it does not name comes last."""
+        order = list(self.matrix.cells)
+        return order.index(cell) if cell in order else len(order)
 
     def _judged(self, policy: Policy) -> Iterator[tuple[CellRun | CellFailure, CellVerdict, Baseline | None]]:
         """Every cell with its verdict and its baseline; None where there is none, or it can't be used."""

@@ -15,8 +15,8 @@ DEFAULT_BASELINES = Path("baselines")
 DEFAULT_DEVICE = "auto"
 DATA_VARIABLE = "HARNESS_DATA"
 
-_COMMAND = re.compile(r"`(?P<command>harness (?P<verb>baseline [a-z]+|noise|recover|measure|judge|report)\b[^`]*)`")
-_MEASURES = ("baseline propose", "noise", "recover", "measure")
+_COMMAND = re.compile(r"`(?P<command>harness (?P<verb>baseline [a-z]+|noise|recover|analyze|measure|judge|report)\b[^`]*)`")
+_MEASURES = ("baseline propose", "noise", "recover", "analyze", "measure")
 
 
 @dataclass(frozen=True, slots=True)

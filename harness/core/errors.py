@@ -58,6 +58,10 @@ class RecoveryError(HarnessError):
     """A recovery that does not fit its model, a training that went wrong, or a stored artifact that can't be used."""
 
 
+class AnalysisError(HarnessError):
+    """A model whose inside can't be looked at."""
+
+
 class ContaminationError(HarnessError):
     """Calibration or training text that holds the probes' own text."""
 

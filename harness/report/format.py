@@ -54,6 +54,15 @@ def percent_interval(low: float, high: float, digits: int = 1) -> str:
     return f"[{percent(low, digits)[:-2]}, {percent(high, digits)[:-2]}]"
 
 
+def cosine(value: float) -> str:
+    """A cosine; 1 only where two things point exactly the same way.
+
+    >>> cosine(0.98765), cosine(0.99996), cosine(1.0), cosine(-0.25)
+    ('0.988', '0.99996', '1', '−0.250')
+    """
+    return "1" if value == 1.0 else _honest(value, 3, away_from=(1.0,))
+
+
 def p_value(p: float) -> str:
     """A p-value with two significant digits, never below what anyone reads.
 

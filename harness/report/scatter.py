@@ -50,7 +50,7 @@ class Scale:
         """The scale that holds every interval, and 100 %."""
         ends = [1.0, *(end for point in points for end in (point.low, point.high))]
         low, high = max(0.0, min(ends)), max(ends)
-        step = _nice((high - low) / 5) if high > low else 0.1
+        step = nice_step((high - low) / 5) if high > low else 0.1
         bottom = max(0.0, math.floor(low / step - 0.25) * step)
         return cls(bottom, math.ceil(high / step + 0.1) * step, step)
 
@@ -120,7 +120,7 @@ def draw_panel(points: Sequence[Point], dense_bytes: int, scale: Scale, n_panels
     """A panel of the points of one model, one of ``n_panels``; ``dense_bytes`` is the dense model's size, on the axis too."""
     width, height = (580, 340) if n_panels == 1 else (372, 300) if len(points) <= 8 else (576, 440)
     largest = max([1, dense_bytes, *(point.size_bytes for point in points)])
-    step = _nice(largest / 4)
+    step = nice_step(largest / 4)
     n_steps = math.ceil(largest / step + 0.15)
     frame = _Frame(width, height, n_steps * step, scale)
     return PanelView(
@@ -144,10 +144,10 @@ def _steps(scale: Scale) -> Iterator[float]:
         yield round(scale.low + i * scale.step, 6)
 
 
-def _nice(rough: float) -> float:
+def nice_step(rough: float) -> float:
     """The smallest of 1, 2, 2.5, 5 × 10^k that is not below ``rough``.
 
-    >>> [_nice(x) for x in (0.11, 3.0, 20.0, 23.0)]
+    >>> [nice_step(x) for x in (0.11, 3.0, 20.0, 23.0)]
     [0.2, 5.0, 20.0, 25.0]
     """
     power = 10.0 ** math.floor(math.log10(rough))

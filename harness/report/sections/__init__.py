@@ -22,6 +22,7 @@ SECTIONS = Shelf(
         "flips": "harness.report.sections.flips:view_flips",
         "perplexity": "harness.report.sections.perplexity:view_perplexity",
         "relations": "harness.report.sections.relations:view_relations",
+        "regimes": "harness.report.sections.regimes:view_regimes",
         "history": "harness.report.sections.history:view_history",
         "provenance": "harness.report.sections.provenance:view_provenance",
         "not_measured": "harness.report.sections.not_measured:view_not_measured",
