@@ -53,7 +53,7 @@ TOLERANCE_NATS = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What both sides found on one task. ``key`` is what was asked of what; ``off_nats`` is the largest difference of a request,
+    """What both sides found on one task. ``key`` is what was asked of what; ``off_nats`` the largest difference of a request,
     ``ours_off_nats`` and ``theirs_off_nats`` how far each side is from float64 there; ``parting_nats`` the largest margin at
     which two texts part. None: there is no such thing in this task."""
 

@@ -29,6 +29,9 @@ _OUTCOMES = pa.schema(
     ]
 )
 
+_IS_CUT = pa.field("is_cut", pa.bool_())
+"""One more column of outcomes, where a context was cut."""
+
 _ITEMS = pa.schema(
     [
         ("digest", pa.string()),
@@ -53,12 +56,13 @@ def write_outcomes(path: Path, outcomes: Outcomes) -> None:
         _list_column(outcomes),
         pa.array(outcomes.texts or [None] * len(outcomes), pa.string()),
     ]
-    _write_table(path, pa.table(columns, schema=_OUTCOMES))
+    table = pa.table(columns, schema=_OUTCOMES)
+    _write_table(path, table if outcomes.are_cut is None else table.append_column(_IS_CUT, [pa.array(outcomes.are_cut)]))
 
 
 def read_outcomes(path: Path) -> Outcomes:
     """Outcomes from parquet. Raises FileFormatError (missing, truncated, other columns, duplicated items, NaN)."""
-    table = _read_table(path, _OUTCOMES)
+    table = _read_table(path, _OUTCOMES, also=_IS_CUT)
     digests = names(table["digest"])
     if len(set(digests)) != len(digests):
         raise FileFormatError(f"{path} holds an item twice: it was edited or mixed; restore it or make it again.")
@@ -72,6 +76,7 @@ def read_outcomes(path: Path) -> Outcomes:
             near_ties=_numpy(table, "near_tie"),
             option_logliks_nats=_ragged(table),
             texts=_texts(table),
+            are_cut=_numpy(table, _IS_CUT.name) if _IS_CUT.name in table.column_names else None,
         )
     except (ValueError, TypeError) as error:
         raise FileFormatError(f"{path}: {error}") from error
@@ -213,8 +218,8 @@ def _write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, neighbour, compression="zstd", use_dictionary=["group", "text"])
 
 
-def _read_table(path: Path, schema: pa.Schema, names: Sequence[str] = ()) -> pa.Table:
-    """The columns ``names`` (all if there are none) of a file that must have those of ``schema``."""
+def _read_table(path: Path, schema: pa.Schema, names: Sequence[str] = (), *, also: pa.Field | None = None) -> pa.Table:
+    """The columns ``names`` (all if there are none) of a file that must have those of ``schema``, and may have ``also``."""
     try:
         # read_table would open a whole data set around one file, and a buffer would be filled by another thread
         with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -222,6 +227,8 @@ def _read_table(path: Path, schema: pa.Schema, names: Sequence[str] = ()) -> pa.
             table = file.read(list(names) or None, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise FileFormatError(f"{path} can't be read as parquet ({error}): restore it or make it again.") from error
+    if also is not None and also.name in found.names:
+        schema = schema.append(also)
     if found.names != schema.names or not found.equals(schema, check_metadata=False):
         raise FileFormatError(f"{path} has columns {found.names}, expected {schema.names}: restore it or make it again.")
     return table

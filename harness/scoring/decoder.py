@@ -103,7 +103,7 @@ class DecoderScorer:
         in_order = [iter([readings[g, r] for r in range(len(row))]) for g, row in enumerate(encoded)]
         return [
             [
-                _score([next(in_order[g]) for _ in fed], request, self._model)
+                _score([next(in_order[g]) for _ in fed], request, self._model, n_cut=sum(piece.n_cut for piece in fed))
                 for request, fed in zip(group, pieces[g], strict=True)
             ]
             for g, group in enumerate(groups)
@@ -168,7 +168,7 @@ class _Plan:
         return [trie.group for trie in self.tries] + [group for group, _ in self.plain]
 
 
-def _score(readings: Sequence[TokenReading], request: Request, model: LoadedModel) -> Score:
+def _score(readings: Sequence[TokenReading], request: Request, model: LoadedModel, *, n_cut: int) -> Score:
     loglik = sum(float(reading.logprobs_nats.sum()) for reading in readings)
     if not np.isfinite(loglik):
         raise broken_score(request, loglik, model)
@@ -177,6 +177,7 @@ def _score(readings: Sequence[TokenReading], request: Request, model: LoadedMode
         is_greedy=all(bool(reading.is_top.all()) for reading in readings),
         n_tokens=sum(len(reading.is_top) for reading in readings),
         lead_nats=min(float(reading.leads_nats.min()) for reading in readings),
+        n_cut=n_cut,
     )
 
 
