@@ -25,7 +25,9 @@ _ANSWERS = pa.schema(
         ("is_greedy", pa.bool_()),
         ("lead_nats", pa.float64()),
         ("n_tokens", pa.int32()),
+        ("n_cut", pa.int32()),
         ("text", pa.string()),
+        ("is_ended", pa.bool_()),
         ("token", pa.int32()),
         ("n_ahead", pa.int32()),
         ("best", pa.list_(pa.int32())),
@@ -38,9 +40,9 @@ _ROOT = pa.field("root", pa.int32())
 """A column that only models with several soft roots to choose from have."""
 
 _KINDS = (
-    ("key", "loglik_nats", "is_greedy", "lead_nats", "n_tokens"),
-    ("key", "n_tokens", "text"),
-    ("key", "loglik_nats", "n_tokens", "token", "n_ahead", "best", "best_logliks_nats"),
+    ("key", "loglik_nats", "is_greedy", "lead_nats", "n_tokens", "n_cut"),
+    ("key", "n_tokens", "n_cut", "text", "is_ended"),
+    ("key", "loglik_nats", "n_tokens", "n_cut", "token", "n_ahead", "best", "best_logliks_nats"),
 )
 """The columns that scores, texts and standings have."""
 
@@ -80,16 +82,18 @@ class Standings:
 @dataclass(frozen=True, slots=True)
 class AnswerBlock:
     """Answers by the keys of their requests: scores (with ``leads_nats``), ``standings`` (with ``logliks_nats`` too) or
-    generated ``texts``; the others are None. ``n_tokens`` were scored, or made. ``roots``: which soft roots were chosen for
-    them, None where there was nothing to choose."""
+    generated ``texts`` (with ``are_ended``); the others are None. ``n_tokens`` were scored, or made, after a context of which
+    ``n_cut`` were cut off. ``roots``: which soft roots were chosen for them, None where there was nothing to choose."""
 
     about: BlockAbout
     keys: Sequence[bytes]
     n_tokens: Sequence[int]
+    n_cut: Sequence[int]
     logliks_nats: Sequence[float] | None
     is_greedy: Sequence[bool] | None
     leads_nats: Sequence[float] | None
     texts: Sequence[str] | None
+    are_ended: Sequence[bool] | None
     standings: Standings | None = None
     roots: Sequence[int] | None = None
 
@@ -106,7 +110,9 @@ def to_bytes(block: AnswerBlock) -> bytes:
         _column(block.is_greedy, len(block), pa.bool_()),
         _column(block.leads_nats, len(block), pa.float64()),
         pa.array(block.n_tokens, pa.int32()),
+        pa.array(block.n_cut, pa.int32()),
         _column(block.texts, len(block), pa.string()),
+        _column(block.are_ended, len(block), pa.bool_()),
         _column(standings.tokens if standings else None, len(block), pa.int32()),
         _column(standings.n_ahead if standings else None, len(block), pa.int32()),
         _column(standings.best if standings else None, len(block), pa.list_(pa.int32())),
@@ -143,10 +149,12 @@ def from_bytes(data: bytes, what: str) -> AnswerBlock:
         about=from_json(about, BlockAbout, what),
         keys=columns["key"] or [],
         n_tokens=columns["n_tokens"] or [],
+        n_cut=columns["n_cut"] or [],
         logliks_nats=columns["loglik_nats"],
         is_greedy=columns["is_greedy"],
         leads_nats=columns["lead_nats"],
         texts=columns["text"],
+        are_ended=columns["is_ended"],
         standings=None if None in ranked else Standings(*ranked),
         roots=table[_ROOT.name].to_pylist() if has_roots else None,
     )

@@ -29,8 +29,11 @@ _OUTCOMES = pa.schema(
     ]
 )
 
-_CHOSEN = _OUTCOMES.append(pa.field("choice", pa.list_(pa.int32())))
-"""The columns of a model that chooses among prompts."""
+_CHOICE = pa.field("choice", pa.list_(pa.int32()))
+"""One more column of outcomes, of a model that chooses among prompts."""
+
+_IS_CUT = pa.field("is_cut", pa.bool_())
+"""One more column of outcomes, where a context was cut."""
 
 _ITEMS = pa.schema(
     [
@@ -56,16 +59,17 @@ def write_outcomes(path: Path, outcomes: Outcomes) -> None:
         _list_column(outcomes),
         pa.array(outcomes.texts or [None] * len(outcomes), pa.string()),
     ]
-    if outcomes.choices is None:
-        _write_table(path, pa.table(columns, schema=_OUTCOMES))
-    else:
-        columns.append(pa.array([list(row) for row in outcomes.choices], pa.list_(pa.int32())))
-        _write_table(path, pa.table(columns, schema=_CHOSEN))
+    table = pa.table(columns, schema=_OUTCOMES)
+    if outcomes.choices is not None:
+        table = table.append_column(_CHOICE, pa.array([list(row) for row in outcomes.choices], _CHOICE.type))
+    if outcomes.are_cut is not None:
+        table = table.append_column(_IS_CUT, pa.array(outcomes.are_cut))
+    _write_table(path, table)
 
 
 def read_outcomes(path: Path) -> Outcomes:
     """Outcomes from parquet. Raises FileFormatError (missing, truncated, other columns, duplicated items, NaN)."""
-    table = _read_table(path, _OUTCOMES, or_schema=_CHOSEN)
+    table = _read_table(path, _OUTCOMES, also=(_CHOICE, _IS_CUT))
     digests = names(table["digest"])
     if len(set(digests)) != len(digests):
         raise FileFormatError(f"{path} holds an item twice: it was edited or mixed; restore it or make it again.")
@@ -80,6 +84,7 @@ def read_outcomes(path: Path) -> Outcomes:
             option_logliks_nats=_ragged(table),
             texts=_texts(table),
             choices=_choices(table),
+            are_cut=_numpy(table, _IS_CUT.name) if _IS_CUT.name in table.column_names else None,
         )
     except (ValueError, TypeError) as error:
         raise FileFormatError(f"{path}: {error}") from error
@@ -229,8 +234,9 @@ def _write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, neighbour, compression="zstd", use_dictionary=["group", "text"])
 
 
-def _read_table(path: Path, schema: pa.Schema, names: Sequence[str] = (), *, or_schema: pa.Schema | None = None) -> pa.Table:
-    """The columns ``names`` (all if there are none) of a file that must have those of ``schema``, or of ``or_schema``."""
+def _read_table(path: Path, schema: pa.Schema, names: Sequence[str] = (), *, also: Sequence[pa.Field] = ()) -> pa.Table:
+    """The columns ``names`` (all if there are none) of a file that must have those of ``schema``, and may have some of
+    ``also`` behind them."""
     try:
         # read_table would open a whole data set around one file, and a buffer would be filled by another thread
         with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -238,6 +244,9 @@ def _read_table(path: Path, schema: pa.Schema, names: Sequence[str] = (), *, or_
             table = file.read(list(names) or None, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise FileFormatError(f"{path} can't be read as parquet ({error}): restore it or make it again.") from error
-    if not any(found.equals(one, check_metadata=False) for one in (schema, or_schema) if one is not None):
+    for extra in also:
+        if extra.name in found.names:
+            schema = schema.append(extra)
+    if found.names != schema.names or not found.equals(schema, check_metadata=False):
         raise FileFormatError(f"{path} has columns {found.names}, expected {schema.names}: restore it or make it again.")
     return table

@@ -159,15 +159,21 @@ class TaskInfo:
             )
 
 
+UNPARSED = -2
+"""In place of an answer where a model's text holds none that could be read."""
+
+
 @record
 class ItemOutcome:
     """What one model answered to one item. ``answer`` and ``rank`` refer to the item's options; rank 1 is best.
 
-    A generated answer has its ``text``, and ``answer`` -1 where it is none of the options (``rank`` is then their number + 1).
+    A generated answer has its ``text``, and ``answer`` -1 where it is none of the options (``rank`` is then their number + 1),
+    or ``UNPARSED`` where there was none: it is wrong, but apart from the wrong ones.
 
     ``margin_nats`` is the best right option's score minus the best wrong one's; where every option is right or wrong
     alone it is 0; of a perplexity it is the text's log-likelihood by word or byte.
-    ``near_tie``: the decision hangs on less than the scorer's numerical noise.
+    ``near_tie``: the decision hangs on less than the scorer's numerical noise. ``is_cut``: a context did not fit into the
+    model's window, and its beginning was cut off.
     """
 
     answer: int
@@ -177,6 +183,7 @@ class ItemOutcome:
     near_tie: bool
     option_logliks_nats: tuple[float, ...]
     text: str | None = None
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,8 +191,9 @@ class Outcomes:
     """A task's outcomes as columns over its n items, in the task's own order.
 
     ``option_logliks_nats`` is None where they are not kept (baselines of tasks with large vocabularies), ``texts`` where
-    answers are chosen and not generated. ``choices``: which of several prompts each item was asked behind, from 0: one
-    number, or one a request where an item's requests differ; None where a model has none to choose from.
+    answers are chosen and not generated, ``are_cut`` where every context fit into the model's window. ``choices``: which of
+    several prompts each item was asked behind, from 0: one number, or one a request where an item's requests differ; None
+    where a model has none to choose from.
     """
 
     digests: tuple[str, ...]
@@ -197,16 +205,27 @@ class Outcomes:
     option_logliks_nats: Ragged | None
     texts: tuple[str, ...] | None = None
     choices: tuple[tuple[int, ...], ...] | None = None
+    are_cut: Bool[np.ndarray, " n"] | None = None
 
     def __len__(self) -> int:
         return len(self.digests)
+
+    @property
+    def n_cut(self) -> int:
+        """How many items have a context whose beginning was cut off."""
+        return 0 if self.are_cut is None else int(self.are_cut.sum())
+
+    @property
+    def n_unparsed(self) -> int:
+        """How many answers could not be read: they are wrong, but apart from the wrong ones."""
+        return int((self.answers == UNPARSED).sum())
 
     def __post_init__(self) -> None:
         n = len(self.digests)
         if self.choices is not None and (len(self.choices) != n or not all(self.choices)):
             raise ValueError(f"{len(self.choices)} choices of a prompt, some may be empty, for {n} items")
-        for column in (self.correct, self.answers, self.ranks, self.margins_nats, self.near_ties):
-            if column.shape != (n,):
+        for column in (self.correct, self.answers, self.ranks, self.margins_nats, self.near_ties, self.are_cut):
+            if column is not None and column.shape != (n,):
                 raise ValueError(f"an outcome column has shape {column.shape}, expected ({n},)")
         rows: Any = self.option_logliks_nats  # rows as tuples are welcome
         if rows is not None and not isinstance(rows, Ragged):
@@ -226,6 +245,7 @@ class Outcomes:
             near_ties=np.array([row.near_tie for row in rows], dtype=np.bool_),
             option_logliks_nats=Ragged.of(row.option_logliks_nats for row in rows),
             texts=_all_or_none([row.text for row in rows]),
+            are_cut=_any_or_none(np.array([row.is_cut for row in rows], dtype=np.bool_)),
         )
 
     @classmethod
@@ -244,12 +264,19 @@ class Outcomes:
             choices=None
             if any(part.choices is None for part in parts)
             else tuple(chain(*(part.choices or () for part in parts))),
+            are_cut=_any_or_none(
+                np.concatenate([np.zeros(len(part), np.bool_) if part.are_cut is None else part.are_cut for part in parts])
+            ),
         )
 
 
 def _all_or_none(texts: list[str | None]) -> tuple[str, ...] | None:
     known = tuple(text for text in texts if text is not None)
     return known if len(known) == len(texts) and texts else None
+
+
+def _any_or_none(flags: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"] | None:
+    return flags if flags.any() else None
 
 
 @runtime_checkable

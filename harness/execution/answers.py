@@ -125,15 +125,16 @@ class Answers:
     def _at(self, place: Place) -> Answer:
         index, row = place
         block = self.blocks[index]
+        n_tokens, n_cut = block.n_tokens[row], block.n_cut[row]
         root = None if block.roots is None else block.roots[row]
-        if block.texts is not None:
-            return Generated(block.texts[row], block.n_tokens[row], root)
+        if block.texts is not None and block.are_ended is not None:
+            return Generated(block.texts[row], n_tokens, block.are_ended[row], n_cut, root)
         if block.logliks_nats is not None and (ranked := block.standings) is not None:
             best, logliks = tuple(ranked.best[row]), tuple(ranked.best_logliks_nats[row])
             return Standing(ranked.tokens[row], block.logliks_nats[row], ranked.n_ahead[row], best, logliks)
         if block.logliks_nats is None or block.is_greedy is None or block.leads_nats is None:
             raise AssertionError("a block has scores, standings or texts")
-        return Score(block.logliks_nats[row], block.is_greedy[row], block.n_tokens[row], block.leads_nats[row], root)
+        return Score(block.logliks_nats[row], block.is_greedy[row], n_tokens, block.leads_nats[row], n_cut, root)
 
 
 def request_key(request: Question) -> bytes:
@@ -196,10 +197,12 @@ def _block(about: BlockAbout, keys: Sequence[bytes], answers: Sequence[Answer]) 
         about=about,
         keys=keys,
         n_tokens=[1 if isinstance(answer, Standing) else answer.n_tokens for answer in answers],
+        n_cut=[0 if isinstance(answer, Standing) else answer.n_cut for answer in answers],
         logliks_nats=None if texts else logliks,
         is_greedy=[score.is_greedy for score in scores] if scores else None,
         leads_nats=[score.lead_nats for score in scores] if scores else None,
         texts=[made.text for made in texts] if texts else None,
+        are_ended=[made.is_ended for made in texts] if texts else None,
         standings=standings if ranked else None,
         roots=roots if len(roots) == len(answers) else None,
     )

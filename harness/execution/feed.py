@@ -16,7 +16,7 @@ from harness.core.records import Item, ItemOutcome, Origin, Outcomes, TaskInfo, 
 from harness.execution.answers import Answers, Ask, Place
 from harness.execution.store import Store, StoredResult
 from harness.knowledge import KnowledgeTask
-from harness.scoring import Answer, Standing, near_tie_nats
+from harness.scoring import Answer, Standing, is_cut, near_tie_nats
 from harness.stats.sequential import round_ends
 
 ORDER = "sha256 rounds/2"
@@ -86,7 +86,8 @@ class TaskFeed:
         answers, places, n_asked = self.answers.answer(asked, lambda: make_ask(self.task), about)
         noise_nats = near_tie_nats(self.now.engine["dtype"])
         rows: list[ItemOutcome] = [
-            self.task.outcome(item, found, near_tie_nats=noise_nats) for item, found in zip(block, answers, strict=True)
+            replace(self.task.outcome(item, found, near_tie_nats=noise_nats), is_cut=any(map(is_cut, found)))
+            for item, found in zip(block, answers, strict=True)
         ]
         outcomes = Outcomes.of(tuple(item.digest for item in block), rows)
         if not self.task.keeps_option_scores:

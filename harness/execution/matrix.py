@@ -66,13 +66,15 @@ class TaskEntry:
 
 @record
 class Grid:
-    """Cells as a product; their tasks are measured on each of them."""
+    """Cells as a product; their tasks are measured on each of them. ``n_items``: of each task a fixed sample of so many items,
+    for suites that have a field of that name."""
 
     profiles: tuple[str, ...]
     models: tuple[str, ...]
     compressions: tuple[str, ...]
     recoveries: tuple[str, ...]
     tasks: tuple[str, ...]
+    n_items: int | None = None
 
 
 @record
@@ -210,13 +212,15 @@ def _expand(text: MatrixFile, grid: Grid, profile: str) -> Iterable[CellPlan]:
                     model=models[model],
                     compression=_split("method", text.compressions[compression]),
                     recovery=_split("method", text.recoveries[recovery]),
-                    tasks={name: _task(text.tasks[name]) for name in grid.tasks},
+                    tasks={name: _task(text.tasks[name], grid.n_items) for name in grid.tasks},
                 )
 
 
-def _task(fields: Mapping[str, Any]) -> TaskEntry:
+def _task(fields: Mapping[str, Any], n_items: int | None) -> TaskEntry:
     suite, options = _split("suite", fields)
     own = {key: value for key, value in options.items() if key not in ("group", "cost")}
+    if n_items is not None:
+        own = {"n_items": n_items, **own}  # what the task says of itself counts
     return TaskEntry(suite, own, fields.get("group"), fields.get("cost", "quick"))
 
 

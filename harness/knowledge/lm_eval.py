@@ -30,6 +30,7 @@ from harness.knowledge.lm_eval_items import (
     CHOICE_TIE_RULE,
     GREEDY_TIE_RULE,
     KINDS,
+    NOT_SAMPLED,
     PERPLEXITY_TIE_RULE,
     SEED,
     choice_outcome,
@@ -66,6 +67,7 @@ class LmEval:
     A rolling task may name a perplexity (``word_perplexity``, ``byte_perplexity``, ``bits_per_byte``): reported, never gated.
     ``filter`` is the name of one of the task's filters (the first if none is given), ``num_fewshot`` overrides the task's own,
     ``include`` is a folder of more task files, ``allow_code`` lets a task run functions that are neither lm-eval's nor ours.
+    ``n_items``: a fixed sample of so many documents (of all tasks of a group together).
     ``pooled``: whether the items enter the cell's pool; if not given, as the task file's metadata say, else they do.
     """
 
@@ -77,6 +79,7 @@ class LmEval:
     include: Path | None = None
     allow_code: bool = False
     pooled: bool | None = None
+    n_items: int | None = None
     limit: int | None = None
     data: Path | None = None
     name = "lm_eval"
@@ -88,8 +91,9 @@ class LmEval:
             value = getattr(self, field)
             if value is not None and (type(value) is not kind if kind is int else not isinstance(value, kind)):
                 raise ConfigError(f"{self._called}: {field} is {value!r}, expected {words}; correct the matrix.")
-        if self.num_fewshot is not None and self.num_fewshot < 0:
-            raise ConfigError(f"{self._called}: num_fewshot is {self.num_fewshot}, expected 0 or more; correct the matrix.")
+        for field, least in (("num_fewshot", 0), ("n_items", 1)):
+            if (value := getattr(self, field)) is not None and value < least:
+                raise ConfigError(f"{self._called}: {field} is {value}, expected {least} or more; correct the matrix.")
 
     @property
     def probe_words(self) -> int:
@@ -108,7 +112,7 @@ class LmEval:
 
     def spec_digest(self) -> str:
         """The digest of lm-eval's version, every task's resolved config with its functions' files, metric, filter, shots and
-        data; a limit leaves it as it is, because it only leaves items out."""
+        data; a limit and a fixed sample leave it as it is, because they only leave items out."""
         return self._digest
 
     def probe_sentences(self) -> Iterable[str]:
@@ -125,8 +129,9 @@ class LmEval:
             raise ConfigError(
                 f"{self._called}: none of its documents can be asked ({why}); correct the task file or leave it out."
             )
-        kept = sample([item for item, _, _ in self._documents], self.limit, SEED)
-        return self._info(kept), kept
+        drawn = sample([item for item, _, _ in self._documents], self.n_items, SEED)
+        kept = sample(drawn, self.limit, SEED)
+        return self._info(kept, len(self._documents) - len(drawn)), kept
 
     def requests(self, item: Item) -> tuple[Request, ...] | tuple[Prompt, ...]:
         """lm-eval's own requests for the document."""
@@ -143,7 +148,7 @@ class LmEval:
                 return perplexity_outcome(item, *document.weighed(taken))
             correct = document.verdict(taken)
         if isinstance(answers[0], Generated):
-            return generated_outcome(item, answers[0].text, taken[0], correct=correct)
+            return generated_outcome(item, answers[0], taken[0], correct=correct)
         scores = [answer for answer in answers if isinstance(answer, Score)]
         logliks = [score.loglik_nats for score in scores]
         if document.plan.options_compete:
@@ -221,7 +226,7 @@ class LmEval:
     def _by_digest(self) -> Mapping[str, Document]:
         return {item.digest: document for item, _, document in self._documents}
 
-    def _info(self, kept: Sequence[Item]) -> TaskInfo:
+    def _info(self, kept: Sequence[Item], n_left_out: int) -> TaskInfo:
         plan, generates = self._plans[0], self.kind == "generation"
         tie_rule = CHOICE_TIE_RULE if plan.options_compete else PERPLEXITY_TIE_RULE if plan.is_perplexity else GREEDY_TIE_RULE
         shots = "/".join(str(n) for n in sorted({p.n_shots for p in self._plans}))
@@ -241,7 +246,7 @@ class LmEval:
             n_items=len(kept),
             chance=chance_share(kept) if plan.options_compete else 0.0,
             majority=majority_share(kept),
-            excluded=dict(sorted(self._excluded.items())),
+            excluded=dict(sorted({**self._excluded, **({NOT_SAMPLED: n_left_out} if n_left_out else {})}.items())),
             limit=self.limit,
         )
 
@@ -253,6 +258,7 @@ _FIELDS: tuple[tuple[str, type, str], ...] = (
     ("include", Path, "the path of a folder with task files in quotes"),
     ("filter", str, "the name of one of the task's filters in quotes"),
     ("num_fewshot", int, "a whole number of examples"),
+    ("n_items", int, "a whole number of items"),
     ("allow_code", bool, "true or false"),
     ("pooled", bool, "true or false"),
 )

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.core.errors import ScoreError
-from harness.core.records import Item, ItemOutcome
+from harness.core.records import UNPARSED, Item, ItemOutcome
 from harness.knowledge.near_tie import is_near_tie
-from harness.scoring import NEAR_TIE_NATS, Score, TaskKind
+from harness.scoring import NEAR_TIE_NATS, Generated, Score, TaskKind
 
 KINDS: Mapping[str, TaskKind] = {
     "multiple_choice": "continuation",
@@ -25,7 +25,11 @@ GREEDY_TIE_RULE = "of equally likely next tokens the first in the vocabulary is 
 PERPLEXITY_TIE_RULE = "nothing is right or wrong: a text's log-likelihood by word or byte"
 
 NO_GOLD = "documents without a right option"
+NOT_SAMPLED = "documents outside the fixed sample"
 EMPTY_OPTION = "documents with an empty option, which has no length to divide by"
+
+NOTHING_FOUND = "[invalid]"
+"""What lm-eval's filters give for a text that holds nothing they look for."""
 
 SEED = "lm_eval-1"
 """Part of the digest that draws a limited sample."""
@@ -93,18 +97,20 @@ def greedy_outcome(item: Item, scores: Sequence[Score], *, correct: bool, near_t
     )
 
 
-def generated_outcome(item: Item, text: str, taken: object, *, correct: bool) -> ItemOutcome:
+def generated_outcome(item: Item, made: Generated, taken: object, *, correct: bool) -> ItemOutcome:
     """The outcome of a generated text, of which the task's filter took ``taken``: the accepted answer that it is, or the first
-    one where the metric accepts it by other means, or none."""
+    one where the metric accepts it by other means, or none. An answer that is not right and is empty, never came to an end, or
+    is none by the task's own filter is unparsed."""
     same = [i for i, option in enumerate(item.options) if isinstance(taken, str) and _fold(option) == _fold(taken)]
+    is_read = made.is_ended and not (isinstance(taken, str) and _fold(taken) in ("", NOTHING_FOUND))
     return ItemOutcome(
-        answer=(same or [item.gold[0]])[0] if correct else -1,
+        answer=(same or [item.gold[0]])[0] if correct else -1 if is_read else UNPARSED,
         correct=correct,
         rank=1 if correct else len(item.options) + 1,
         margin_nats=0.0,
         near_tie=False,
         option_logliks_nats=(),
-        text=text,
+        text=made.text,
     )
 
 

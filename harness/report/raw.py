@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.records import CellFailure, CellRun, Item, Outcomes
+from harness.core.records import CellFailure, CellRun, Item, Outcomes, TaskRun
 from harness.core.serial import as_mapping
 from harness.report.answers import find_answers, find_groups
 from harness.report.bundle import Reference, RunBundle, cell_of
@@ -62,11 +62,12 @@ def _cell(bundle: RunBundle, entry: CellRun | CellFailure, flipped: dict[str, di
             "failure": entry.reason,
             "record": None,
             "accuracy": {},
+            "answers": {},
             "against_dense": {},
             "flips": {},
             "relations": {},
             "choices": {},
-            "answers": {},
+            "recovered": {},
             "knowledge_groups": [],
         }
     against = {task: asdict(found) for task, found in compared_dense(bundle)[cell.id].items()}
@@ -74,13 +75,23 @@ def _cell(bundle: RunBundle, entry: CellRun | CellFailure, flipped: dict[str, di
         "failure": None,
         "record": as_mapping(entry.record),
         "accuracy": {name: _accuracy(run.outcomes) for name, run in entry.runs.items()},
+        "answers": {name: _answers(run) for name, run in entry.runs.items()},
         "against_dense": against,
         "flips": flipped,
         "relations": {name: compared(bundle)[cell.id, name].groups for name in entry.runs},
-        "answers": {one.task: asdict(one) for one in find_answers(bundle) if one.cell == cell},
+        "recovered": {one.task: asdict(one) for one in find_answers(bundle) if one.cell == cell},
         "knowledge_groups": [asdict(part) for part in find_groups(bundle).get(cell, ())],
         "choices": {one.task: asdict(one) for one in find_choices(bundle) if one.cell == cell},
     }
+
+
+def _answers(run: TaskRun) -> dict[str, int]:
+    """How many items were answered right, wrong, or so that no answer could be read; and of how many the context was cut. Of a
+    perplexity nothing is right or wrong."""
+    outcomes, is_asked = run.outcomes, run.info.score_class != "perplexity"
+    right, unparsed = int(outcomes.correct.sum()), outcomes.n_unparsed
+    counted = {"right": right, "wrong": len(outcomes) - right - unparsed, "unparsed": unparsed} if is_asked else {}
+    return {**counted, "context_cut": outcomes.n_cut}
 
 
 def _accuracy(outcomes: Outcomes) -> dict[str, Any] | None:

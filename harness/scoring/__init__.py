@@ -97,14 +97,16 @@ class Score:
     and how many there are.
 
     ``lead_nats``: how far the token that comes off worst is ahead of the likeliest other one; negative where it is behind.
-    That near 0, rounding decides ``is_greedy``. Infinite: nobody looked.
-    ``root``: which of several soft roots was chosen for it, from 0; None where there was nothing to choose.
+    That near 0, rounding decides ``is_greedy``. Infinite: nobody looked. ``n_cut``: how many tokens of the context did not fit
+    into the model's window and were cut off on the left. ``root``: which of several soft roots was chosen for it, from 0;
+    None where there was nothing to choose.
     """
 
     loglik_nats: float
     is_greedy: bool
     n_tokens: int
     lead_nats: float = math.inf
+    n_cut: int = 0
     root: int | None = None
 
 
@@ -120,10 +122,16 @@ class Prompt:
 @dataclass(frozen=True, slots=True)
 class Generated:
     """The text that was generated, cut before the stop string; ``n_tokens`` were made, the stop string's among them.
-    ``root`` as in a ``Score``."""
+
+    ``is_ended``: whether it came to a stop string or to the model's own end, and not only to the most tokens it may have.
+    ``n_cut``: how many tokens of the context did not fit beside what is to be made and were cut off on the left.
+    ``root`` as in a ``Score``.
+    """
 
     text: str
     n_tokens: int
+    is_ended: bool = True
+    n_cut: int = 0
     root: int | None = None
 
 
@@ -205,6 +213,15 @@ def near_tie_nats(dtype: str) -> float:
     True
     """
     return _NEAR_TIE_NATS[dtype]
+
+
+def is_cut(answer: Answer) -> bool:
+    """Whether the beginning of what was asked did not fit into the model's window.
+
+    >>> is_cut(Score(-1.0, False, 1)), is_cut(Generated("Riga", 2, n_cut=3))
+    (False, True)
+    """
+    return not isinstance(answer, Standing) and answer.n_cut > 0
 
 
 class Ranker(Protocol):

@@ -106,7 +106,13 @@ class DecoderScorer:
         has_choice = len(self._roots) > 1
         return [
             [
-                _score([next(in_order[g]) for _ in fed], request, self._model, root if has_choice else None)
+                _score(
+                    [next(in_order[g]) for _ in fed],
+                    request,
+                    self._model,
+                    n_cut=sum(piece.n_cut for piece in fed),
+                    root=root if has_choice else None,
+                )
                 for request, fed, root in zip(group, pieces[g], roots[g], strict=True)
             ]
             for g, group in enumerate(groups)
@@ -171,7 +177,7 @@ class _Plan:
         return [trie.group for trie in self.tries] + [group for group, _ in self.plain]
 
 
-def _score(readings: Sequence[TokenReading], request: Request, model: LoadedModel, root: int | None) -> Score:
+def _score(readings: Sequence[TokenReading], request: Request, model: LoadedModel, *, n_cut: int, root: int | None) -> Score:
     loglik = sum(float(reading.logprobs_nats.sum()) for reading in readings)
     if not np.isfinite(loglik):
         raise broken_score(request, loglik, model)
@@ -180,6 +186,7 @@ def _score(readings: Sequence[TokenReading], request: Request, model: LoadedMode
         is_greedy=all(bool(reading.is_top.all()) for reading in readings),
         n_tokens=sum(len(reading.is_top) for reading in readings),
         lead_nats=min(float(reading.leads_nats.min()) for reading in readings),
+        n_cut=n_cut,
         root=root,
     )
 

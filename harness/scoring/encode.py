@@ -22,10 +22,12 @@ _UNSET_LENGTH = 10**18
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A request as tokens: what is fed (``tokens[:-1]``) and how many tokens at the end are scored."""
+    """A request as tokens: what is fed (``tokens[:-1]``), how many tokens at the end are scored, and how many were cut off at
+    the beginning."""
 
     tokens: tuple[int, ...]
     n_scored: int
+    n_cut: int = 0
 
 
 def window_tokens(config: Any, tokenizer: Any) -> int:
@@ -87,7 +89,8 @@ def _encode(pair: tuple[str, str], ids: Mapping[tuple[str, bool], list[int]], pr
             f"continuation {continuation[:60]!r} has {len(after)} tokens after context {context[-60:]!r}: expected 1 "
             f"to {window} (the model's window); leave the item out or word it otherwise."
         )
-    return Encoded(tuple((before + after)[-(window + 1) :]), len(after))
+    whole_row = before + after
+    return Encoded(tuple(whole_row[-(window + 1) :]), len(after), max(0, len(whole_row) - (window + 1)))
 
 
 def _encode_all(pairs: Iterable[tuple[str, str]], model: LoadedModel) -> dict[tuple[str, bool], list[int]]:

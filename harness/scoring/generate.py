@@ -60,7 +60,7 @@ class GreedyGenerator:
         self._window = room_beside_roots(model, window_tokens(config, model.tokenizer))
         self._shortest_stem = shortest_stem
         self._progress = progress
-        ends = end_tokens(model)
+        self._ends = ends = end_tokens(model)
         may_run = path == "auto" and not self._is_encoder_decoder
         self._engine = engine_that_holds(model, ends=ends, batch_tokens=batch_tokens, window=self._window) if may_run else None
         self.path: GenerationPath = "continuous" if self._engine else "plain"
@@ -80,7 +80,11 @@ class GreedyGenerator:
         """The texts of each group's prompts, in order. Raises ConfigError for a prompt that leaves no room for its context."""
         flat = [(g, prompt) for g, group in enumerate(groups) for prompt in group]
         stops = {kind: StopStrings(self._model.tokenizer, kind) for kind in {prompt.stop for _, prompt in flat}}
-        asks = [Ask(self._encode(prompt), stops[prompt.stop], prompt.max_new_tokens) for _, prompt in flat]
+        encoded = [self._encode(prompt) for _, prompt in flat]
+        asks = [
+            Ask(tokens, stops[prompt.stop], prompt.max_new_tokens)
+            for (_, prompt), (tokens, _) in zip(flat, encoded, strict=True)
+        ]
         done = PartsDone(self._progress, len(groups), [g for g, _ in flat])
 
         def tell(positions: Sequence[int]) -> None:
@@ -103,8 +107,12 @@ class GreedyGenerator:
             made |= self._left_padded.generate({p: ask for p, ask in enumerate(asks) if p not in made}, tell)
         has_choice = self._model.soft_roots is not None and self._model.soft_roots.has_choice
         told = [root if has_choice else None for root in roots]
-        texts = iter([Generated(ask.stops.text(made[p]), len(made[p]), told[p]) for p, ask in enumerate(asks)])
+        texts = iter([self._generated(ask, made[p], encoded[p][1], told[p]) for p, ask in enumerate(asks)])
         return [[next(texts) for _ in group] for group in groups]
+
+    def _generated(self, ask: Ask, made: Sequence[int], n_cut: int, root: int | None) -> Generated:
+        is_ended = len(made) < ask.max_new_tokens or made[-1] in self._ends or ask.stops.end(made)
+        return Generated(ask.stops.text(made), len(made), is_ended, n_cut, root)
 
     def _choose(self, contexts: Sequence[tuple[int, ...]]) -> Sequence[int]:
         """The soft root of each context, 0 where there is none."""
@@ -120,8 +128,8 @@ class GreedyGenerator:
             self._kept[root] = keep_root(body(self._model), self._model.soft_roots.roots[root])
         return self._kept.get(root)
 
-    def _encode(self, prompt: Prompt) -> tuple[int, ...]:
-        """The context's tokens, cut on the left where it does not fit beside what is to be made."""
+    def _encode(self, prompt: Prompt) -> tuple[tuple[int, ...], int]:
+        """The context's tokens, cut on the left where it does not fit beside what is to be made, and how many were cut off."""
         room = self._window - (0 if self._is_encoder_decoder else prompt.max_new_tokens)
         if room < 1 or prompt.max_new_tokens < 1:
             raise ConfigError(
@@ -131,7 +139,7 @@ class GreedyGenerator:
         tokenizer = self._model.tokenizer
         special = self._is_encoder_decoder or not (tokenizer.bos_token and prompt.context.startswith(tokenizer.bos_token))
         ids: list[int] = tokenizer.encode(prompt.context, add_special_tokens=special)
-        return tuple(ids[-room:]) or (self._model.prefix_token_id,)
+        return tuple(ids[-room:]) or (self._model.prefix_token_id,), max(0, len(ids) - room)
 
 
 def _tell_one(tell: Callable[[Sequence[int]], None], positions: Sequence[int], index: int) -> None:

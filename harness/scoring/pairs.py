@@ -23,11 +23,13 @@ from harness.scoring.gap import read_sentences
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A request as tokens: what the encoder is fed, what the decoder is to say, and how many tokens at its end are scored."""
+    """A request as tokens: what the encoder is fed, what the decoder is to say, how many tokens at its end are scored, and how
+    many of the context were cut off."""
 
     context: tuple[int, ...]
     target: tuple[int, ...]
     n_scored: int
+    n_cut: int = 0
 
 
 def encode_pairs(groups: Sequence[Sequence[Request]], model: LoadedModel, window: int) -> list[list[Pair]]:
@@ -61,7 +63,7 @@ def _continuations(requests: Sequence[Request], model: LoadedModel, window: int)
                 f"continuation {continuation[:60]!r} has {len(target)} tokens after context {text[-60:]!r}: expected 1 to "
                 f"{window} (the model's window); leave the item out or word it otherwise."
             )
-        pairs.append(Pair(tuple(context[-window:]), tuple(target), len(target)))
+        pairs.append(Pair(tuple(context[-window:]), tuple(target), len(target), max(0, len(context) - window)))
     return pairs
 
 

@@ -4,6 +4,7 @@ its states. What is fed and what is scored, ``scoring.pairs`` says."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -56,7 +57,11 @@ class Seq2SeqScorer:
         pairs = encode_pairs(groups, self._model, self._window)
         flat = [pair for group in pairs for pair in group]
         starts = np.cumsum([0, *(pair.n_scored for pair in flat)])
-        return sum_up(self._read(pairs, flat, starts), starts[:-1], groups, self._model)
+        scores = sum_up(self._read(pairs, flat, starts), starts[:-1], groups, self._model)
+        return [
+            [replace(score, n_cut=pair.n_cut) if pair.n_cut else score for score, pair in zip(row, asked, strict=True)]
+            for row, asked in zip(scores, pairs, strict=True)
+        ]
 
     def _read(
         self, groups: Sequence[Sequence[Pair]], pairs: Sequence[Pair], starts: Int[np.ndarray, " pairs+1"]

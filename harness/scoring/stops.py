@@ -35,6 +35,11 @@ class StopStrings:
             for stop in stops
         )
 
+    def end(self, made: Sequence[int]) -> bool:
+        """Whether one of them is in the text of tokens, which is then cut before it."""
+        whole = self._tokenizer.decode(made)
+        return any(stop in whole for stop in self.strings)
+
     def text(self, made: Sequence[int]) -> str:
         """The text of tokens, cut."""
         return cut(self._tokenizer.decode(made, skip_special_tokens=True), self.strings)

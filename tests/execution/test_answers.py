@@ -216,7 +216,7 @@ def test_a_scorer_that_loses_an_answer_stores_nothing(tmp_path: Path) -> None:
 def test_generated_texts_come_back_as_they_were(tmp_path: Path) -> None:
     scope = tmp_path / "s"
     about = answers_module.BlockAbout("s", "c", "x", answers_module.Circumstances("", "", {}, 0.0))
-    asked, made = Prompt("q", (".",), 4), Generated("é\0 text", 3)
+    asked, made = Prompt("q", (".",), 4), Generated("é\0 text", 4, is_ended=False, n_cut=2)
     Answers(scope).answer([[asked]], lambda: Ask(lambda groups: [[made]]), about)
     found, _, n_asked = Answers.load(scope).answer([[asked]], lambda: pytest.fail("asked again"), about)
     assert (found, n_asked) == ([[made]], 0)

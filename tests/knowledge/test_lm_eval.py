@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from harness.core.errors import ConfigError, DownloadError, FileFormatError, ScoreError, UnknownNameError
-from harness.core.records import Item
+from harness.core.records import UNPARSED, Item
 from harness.knowledge import KNOWLEDGE
 from harness.knowledge.lm_eval import LmEval
 from harness.knowledge.task_index import GROUP_KEYS
@@ -255,6 +255,36 @@ def test_a_generated_text_is_judged_after_the_tasks_filter(
     task = make(GENERATION, metric="exact_match", filter=name)
     made = task.outcome(built(task)[0], [Generated(text, 3)])
     assert (made.answer, made.correct, made.rank, made.text) == (answer, correct, 1 if correct else 4, text)
+
+
+@pytest.mark.parametrize(
+    ("made", "filtered", "answer"),
+    [
+        (Generated("London", 2), None, -1),
+        (Generated("  ", 2), None, UNPARSED),
+        (Generated("Lima, and so on, and so", 8, is_ended=False), None, UNPARSED),
+        (Generated("paris", 8, is_ended=False), None, 1),  # what the task takes is right, however it ends
+        (Generated("no number", 3), "a-number", UNPARSED),
+        (Generated("it is 7", 3), "a-number", -1),
+    ],
+)
+def test_an_answer_that_could_not_be_read_is_apart_from_the_wrong_ones(
+    made: Generated, filtered: str | None, answer: int, make: Make
+) -> None:
+    number = {"name": "a-number", "filter": [{"function": "regex", "regex_pattern": "([0-9]+)"}, {"function": "take_first"}]}
+    changes = {"filter_list": [*GENERATION["filter_list"], number]}
+    task = make(GENERATION, metric="exact_match", filter=filtered, changes=changes)
+    outcome = task.outcome(built(task)[0], [made])
+    assert (outcome.answer, outcome.correct) == (answer, answer == 1)
+
+
+def test_a_fixed_sample_is_counted_and_holds_the_smaller_ones(make: Make) -> None:
+    whole = built(make())
+    info, drawn = make(n_items=2).build(BUILT_FOR)
+    assert (info.n_items, info.limit, info.excluded) == (2, None, {"documents outside the fixed sample": len(whole) - 2})
+    assert {item.id for item in built(make(n_items=1))} < {item.id for item in drawn} < {item.id for item in whole}
+    with pytest.raises(ConfigError, match="n_items is 0, expected 1 or more"):
+        make(n_items=0)
 
 
 def test_a_score_that_is_not_finite_or_missing_is_an_error(make: Make) -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from harness.core.records import SCHEMA_VERSION, Cell, CellRecord, CellRun, Item, Outcomes, TaskInfo, TaskRun
+from harness.core.records import SCHEMA_VERSION, UNPARSED, Cell, CellRecord, CellRun, Item, Outcomes, TaskInfo, TaskRun
 from harness.core.verdicts import POOLED, CellVerdict, Status, Verdict
 from harness.report import History, Reference, RunBundle
 from harness.report.history import parse_history
@@ -146,12 +146,12 @@ def _speak(synthetic: ModuleType, items: tuple[Item, ...], right: list[bool], wh
         return synthetic.make_outcomes(items, right.__getitem__, who)
     n = len(items)
     gold = np.array([item.gold[0] for item in items])
-    wrong = np.full(n, -1) if task == "trivia" else (gold + 1) % N_WORDS
+    said = [SAID[i % len(SAID)] for i in range(n)]
+    wrong = np.array([-1 if text else UNPARSED for text in said]) if task == "trivia" else (gold + 1) % N_WORDS
     texts = None
     if task == "trivia":
         texts = tuple(
-            SAID[i % len(SAID)].format(item.options[0] if r else "Atlantis")
-            for i, (item, r) in enumerate(zip(items, right, strict=True))
+            text.format(item.options[0] if r else "Atlantis") for text, item, r in zip(said, items, right, strict=True)
         )
     scores = None
     if task == "cloze" and "now" in who:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from harness.core.records import CellRun, CompressionCost
+from harness.report.raw import raw_report
 from harness.report.sections.cells import view_cells
 
 COST = CompressionCost(
@@ -41,3 +44,20 @@ def test_what_was_not_measured_is_not_a_zero(bundle):
     assert "Weights that are 0" not in facts_of(bundle, None)
     unknown = replace(COST, error_mean=None, error_max=None, worst_layer="")
     assert facts_of(bundle, unknown)["Layers' change of weight"] == "not measured"
+
+
+def test_unparsed_answers_and_cut_contexts_stand_beside_their_task(families):
+    run = next(run for run in families.cells if run.runs["trivia"].outcomes.n_unparsed)
+    trivia, name = run.runs["trivia"], run.record.cell.id
+    short = replace(trivia.outcomes, are_cut=np.arange(len(trivia.outcomes)) < 2)
+    cut = replace(run, runs={**run.runs, "trivia": replace(trivia, outcomes=short)})
+    bundle = replace(families, cells=tuple(cut if one is run else one for one in families.cells))
+    (cell,) = [one for one in view_cells(bundle).cells if one.cell == name]
+    n_unparsed = int((~trivia.outcomes.correct & np.array([not text for text in trivia.outcomes.texts])).sum())
+    notes = {row.task: row.note.replace("\u00a0", " ") for row in cell.outcomes}
+    assert notes["trivia"] == f"{n_unparsed} unparsed, 2 contexts cut to the window"
+    assert notes["facts"] == ""
+    (plain,) = [one for one in raw_report(bundle)["cells"] if one["id"] == name]
+    counts = plain["answers"]["trivia"]
+    assert (counts["unparsed"], counts["context_cut"]) == (n_unparsed, 2)
+    assert counts["right"] + counts["wrong"] + counts["unparsed"] == len(trivia.outcomes)

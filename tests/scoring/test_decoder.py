@@ -214,6 +214,10 @@ def test_a_context_beyond_the_window_is_cut_on_the_left_as_lm_eval_does(path: st
     theirs = lm_eval_scores(model, groups)
     for mine, reference in zip(itertools.chain(*ours), itertools.chain(*theirs), strict=True):
         assert mine.loglik_nats == pytest.approx(reference[0], abs=1e-3)
+    window = model.module.config.max_position_embeddings  # type: ignore[union-attr]
+    n_tokens = len(model.tokenizer.encode(long + "Paris"))
+    assert [score.n_cut for score in ours[0]][:1] == [n_tokens - (window + 1)]  # the last token is read off, not fed
+    assert ours[1][0].n_cut == 0
 
 
 # ------------------------------------------------------------------------------------------------ what is fed

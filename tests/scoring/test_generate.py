@@ -48,6 +48,20 @@ def lm_eval_texts(model: LoadedModel, groups: Sequence[Sequence[Prompt]]) -> lis
     return list(reference.generate_until(made, disable_tqdm=True))
 
 
+@pytest.mark.parametrize("path", ["auto", "plain"])
+def test_a_text_knows_whether_it_came_to_an_end_and_whether_its_context_was_cut(path: str, tiny_model: MakeModel) -> None:
+    model = tiny_model("llama")
+    generator = GreedyGenerator(model, path=path)  # type: ignore[arg-type]
+    [[free]] = generator.generate([[Prompt("The capital of France is", (), 12)]])
+    [[just]] = generator.generate([[Prompt("The capital of France is", (free.text[-1],), 12)]])
+    window = model.module.config.max_position_embeddings  # type: ignore[union-attr]
+    long = "The capital of France is Paris. " * window
+    [[cut]] = generator.generate([[Prompt(long, (), 12)]])
+    assert (free.is_ended, free.n_tokens, free.n_cut) == (False, 12, 0)
+    assert just.is_ended  # also where the stop string comes with the last token that it may have
+    assert cut.n_cut == len(model.tokenizer.encode(long)) - (window - 12)
+
+
 # ------------------------------------------------------------------------------------------------ lm-eval's texts
 
 

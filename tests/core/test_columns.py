@@ -1,0 +1,42 @@
+"""Outcomes as parquet: which contexts were cut is a column only where one was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from harness.core.columns import read_outcomes, write_outcomes
+from harness.core.errors import FileFormatError
+from harness.core.records import UNPARSED, ItemOutcome, Outcomes
+
+WRONG = ItemOutcome(-1, False, 3, 0.0, False, (), text="Rome")
+
+
+def test_cut_contexts_and_unparsed_answers_are_kept_and_counted(tmp_path: Path) -> None:
+    rows = [WRONG, replace(WRONG, answer=UNPARSED, text=""), replace(WRONG, answer=1, correct=True, rank=1, is_cut=True)]
+    made = Outcomes.of(("a", "b", "c"), rows)
+    write_outcomes(tmp_path / "made.parquet", made)
+    found = read_outcomes(tmp_path / "made.parquet")
+    assert (found.n_unparsed, found.n_cut) == (1, 1)
+    np.testing.assert_array_equal(found.are_cut, [False, False, True])
+    both = Outcomes.concatenate([Outcomes.of(("d",), [WRONG]), found])
+    np.testing.assert_array_equal(both.are_cut, [False, False, False, True])
+
+
+def test_where_every_context_fits_there_is_no_such_column(tmp_path: Path) -> None:
+    write_outcomes(tmp_path / "made.parquet", Outcomes.of(("a",), [WRONG]))
+    assert "is_cut" not in pq.read_table(tmp_path / "made.parquet").column_names
+    assert read_outcomes(tmp_path / "made.parquet").n_cut == 0
+
+
+def test_another_column_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "made.parquet"
+    write_outcomes(path, Outcomes.of(("a",), [replace(WRONG, is_cut=True)]))
+    table = pq.read_table(path)
+    pq.write_table(table.rename_columns([*table.column_names[:-1], "was_cut"]), path)
+    with pytest.raises(FileFormatError, match="has columns"):
+        read_outcomes(path)
