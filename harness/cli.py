@@ -1,5 +1,5 @@
-"""The command line: ``harness measure | judge | report | baseline | noise | recover | analyze | export | selftest | store |
-models | index | doctor``.
+"""The command line: ``harness measure | judge | report | baseline | noise | recover | analyze | export | env | selftest |
+store | models | index | doctor``.
 
 The same three verbs as the pytest plugin. Exit codes: 0 pass, 1 regression, 4 a request that can't be met, 10 inconclusive
 where the policy fails it, 11 invalid, 130 stopped by the user, 141 when nobody read the output to its end.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from harness.commands.analyze import add_command as add_analyze
 from harness.commands.baseline import add_commands as add_baseline_commands
+from harness.commands.env import add_command as add_env
 from harness.commands.export import add_command as add_export
 from harness.commands.recover import add_command as add_recover
 from harness.commands.selftest import add_command as add_selftest
@@ -38,7 +39,7 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 """As a shell has it: who reads only the first line does not learn whether all passed."""
 
-_WITHOUT_MATRIX = frozenset({"baseline", "doctor", "index", "store", "ls", "verify", "prune"})
+_WITHOUT_MATRIX = frozenset({"baseline", "doctor", "env", "index", "store", "ls", "verify", "prune"})
 """Commands that ask for no cells, and those whose actions do."""
 
 
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     terminal = Terminal(_command, _measuring, _measure_options, print, _progress)
     add_baseline_commands(commands, terminal)
     add_export(commands, terminal)
+    add_env(commands, terminal)
     add_selftest(commands, terminal)
     add_recover(commands, terminal)
     add_analyze(commands, terminal)

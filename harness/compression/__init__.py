@@ -23,6 +23,7 @@ COMPRESSION = Shelf(
         "none": "harness.compression.none:NoCompression",
         "rtn": "harness.compression.rtn:Rtn",
         "gptq": "harness.compression.gptq:Gptq",
+        "auto_gptq": "harness.compression.auto_gptq:AutoGptq",
         "awq": "harness.compression.awq:Awq",
         "sparsegpt": "harness.compression.sparsegpt:SparseGpt",
         "wanda": "harness.compression.wanda:Wanda",

@@ -68,7 +68,7 @@ def run(
 
     ``modifiers`` builds what it does to layers of these names. Raises CompressionError, ConfigError.
     """
-    sample = _sample(method, model, needed_text(method.name, text))
+    sample = sample_of(method, model, needed_text(method.name, text))
     with sealed():
         from harness.compression.oneshot import run_oneshot
 
@@ -106,7 +106,8 @@ def check_family(method: str, model: LoadedModel, *, families: Sequence[str] = (
         )
 
 
-def _sample(method: Calibrated, model: LoadedModel, text: CalibrationText) -> CalibrationSample:
+def sample_of(method: Calibrated, model: LoadedModel, text: CalibrationText) -> CalibrationSample:
+    """The tokens that a method calibrates a model on. Raises CompressionError for more than there can be."""
     longest = getattr(getattr(model.module, "config", None), "max_position_embeddings", method.sample_tokens)
     if method.sample_tokens > longest:
         raise CompressionError(

@@ -30,6 +30,7 @@ from harness.core.errors import FileFormatError, StorageError
 from harness.core.records import SCHEMA_VERSION, CompressionRecord, Item, Outcomes, TaskInfo, record
 from harness.core.serial import as_mapping, read_json, storage_errors, write_json
 from harness.execution.answers import Answers
+from harness.models.cache import cache_root
 
 log = logging.getLogger(__name__)
 
@@ -81,12 +82,8 @@ class Store:
 
     @classmethod
     def default(cls) -> Store:
-        """``$HARNESS_CACHE``, else ``retention-harness`` in the user's cache folder."""
-        chosen = os.environ.get("HARNESS_CACHE")
-        if chosen:
-            return cls(Path(chosen).expanduser().resolve())
-        base = os.environ.get("XDG_CACHE_HOME")
-        return cls((Path(base) if base else Path.home() / ".cache") / "retention-harness")
+        """That of ``models.cache.cache_root``."""
+        return cls(cache_root())
 
     def weights_folder(self, key: str) -> Path:
         """Where the compressed weights of a key lie."""

@@ -7,6 +7,7 @@ folder that is truncated, edited or made by another converter is thrown away and
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -60,6 +61,15 @@ class Manifest:
     weights_digest: str
     tokenizer_digest: str
     sizes_bytes: dict[str, int]
+
+
+def cache_root() -> Path:
+    """``$HARNESS_CACHE``, else ``retention-harness`` in the user's cache folder."""
+    chosen = os.environ.get("HARNESS_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "retention-harness"
 
 
 def converted(

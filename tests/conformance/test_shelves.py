@@ -13,6 +13,7 @@ from torch import nn
 
 from harness.compression import COMPRESSION, recipe_digest
 from harness.compression.calibration import CalibrationText
+from harness.compression.environment import cuda_devices
 from harness.compression.scopes import layers_of_scope
 from harness.core.digest import digest_json, digest_sequence
 from harness.core.errors import ConfigError
@@ -42,6 +43,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "none": {},
     "rtn": {"bits": 4, "group_size": 16},
     "gptq": {"bits": 4, "group_size": 16, "n_samples": 4, "sample_tokens": 32},
+    "auto_gptq": {"bits": 4, "group_size": 16, "n_samples": 4, "sample_tokens": 32},
     "awq": {"bits": 4, "group_size": 16, "n_grid": 3, "n_samples": 4, "sample_tokens": 32},
     "sparsegpt": {"sparsity": 0.5, "n_samples": 4, "sample_tokens": 32},
     "wanda": {"sparsity": 0.5, "pattern": "2:4", "n_samples": 4, "sample_tokens": 32},
@@ -55,7 +57,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 """The smallest recipe of each compression method for a tiny model; a new method needs a line here. An artifact's is the folder
 of the model itself."""
 
-NOT_FOR = {"gptq": {"seq2seq"}, "wanda": {"seq2seq"}, "sparsegpt": {"seq2seq"}, "awq": {"encoder", "seq2seq"}}
+NOT_FOR = {
+    "gptq": {"seq2seq"},
+    "wanda": {"seq2seq"},
+    "sparsegpt": {"seq2seq"},
+    "awq": {"encoder", "seq2seq"},
+    "auto_gptq": {"encoder", "seq2seq"},
+}
 """The families that a compression method refuses."""
 
 REGISTRY = {
@@ -222,6 +230,10 @@ def test_a_compression_method_keeps_its_contract(name: str, architecture: str, f
 
     if tiny_family(architecture) in NOT_FOR.get(name, ()):
         with pytest.raises(ConfigError, match=f"{name}.* family {tiny_family(architecture)!r}.* take "):
+            once()
+        return
+    if name == "auto_gptq" and not cuda_devices():
+        with pytest.raises(ConfigError, match="on a CUDA device, and this machine has none"):
             once()
         return
     (first, made), (second, _) = once(), once()
