@@ -51,12 +51,14 @@ class TaskEntry:
 
     ``group`` says what kind of knowledge it asks for (world_knowledge, common_sense, language, or a word of one's own) and
     ``cost`` how long it takes: both become marks of its cases, as the suite does, and change nothing that is measured.
+    Nor does ``clusters``: whether the groups of its items stand for others (None: as the suite has it).
     """
 
     suite: str
     options: Mapping[str, Any]
     group: str | None = None
     cost: Cost = "quick"
+    clusters: bool | None = None
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -169,6 +171,8 @@ def _check_entries(text: MatrixFile) -> None:
         group, cost = fields.get("group", "other"), fields.get("cost", "quick")
         if not isinstance(group, str) or not _MARK.fullmatch(group):
             raise ConfigError(f"task {name!r} has the group {group!r}: expected a word of lower-case letters and '_'.")
+        if not isinstance(fields.get("clusters", False), bool):
+            raise ConfigError(f"task {name!r} has `clusters` {fields['clusters']!r}: expected true or false.")
         if cost not in get_args(Cost):
             raise ConfigError(f"task {name!r} has the cost {cost!r}: expected {' or '.join(map(repr, get_args(Cost)))}.")
     for name in (POOLED, RECOVERED):
@@ -214,8 +218,8 @@ def _expand(text: MatrixFile, grid: Grid, profile: str) -> Iterable[CellPlan]:
 
 def _task(fields: Mapping[str, Any]) -> TaskEntry:
     suite, options = _split("suite", fields)
-    own = {key: value for key, value in options.items() if key not in ("group", "cost")}
-    return TaskEntry(suite, own, fields.get("group"), fields.get("cost", "quick"))
+    own = {key: value for key, value in options.items() if key not in ("group", "cost", "clusters")}
+    return TaskEntry(suite, own, fields.get("group"), fields.get("cost", "quick"), fields.get("clusters"))
 
 
 def _split(name: str, fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
