@@ -15,6 +15,7 @@ from harness.core.records import CellFailure, CellRun, Item, Outcomes
 from harness.core.serial import as_mapping
 from harness.report.bundle import Reference, RunBundle, cell_of
 from harness.report.dense import accuracy_of, compared_dense
+from harness.report.hints import hints
 from harness.report.lines import Rows, quote
 from harness.report.listing import comparisons, listed, shares
 from harness.report.pairs import Flip, Flips, compared
@@ -39,6 +40,7 @@ def raw_report(bundle: RunBundle) -> dict[str, Any]:
         "ended_at": bundle.ended_at,
         "cells": [_cell(bundle, entry, flipped.get(cell_of(entry).id, {})) for entry in bundle.cells],
         "dense": {model: _reference(bundle.dense[model]) for model in bundle.dense},
+        "hints": asdict(hints(bundle)),
         "not_run": [{"cell": left.cell.id, "task": left.task, "reason": left.reason} for left in bundle.not_run],
     }
 

@@ -20,6 +20,7 @@ SECTIONS = Shelf(
         "cells": "harness.report.sections.cells:view_cells",
         "flips": "harness.report.sections.flips:view_flips",
         "perplexity": "harness.report.sections.perplexity:view_perplexity",
+        "hints": "harness.report.sections.hints:view_hints",
         "relations": "harness.report.sections.relations:view_relations",
         "history": "harness.report.sections.history:view_history",
         "provenance": "harness.report.sections.provenance:view_provenance",
