@@ -241,8 +241,10 @@ def _report(args: argparse.Namespace) -> int:
     if args.table is not None:
         print(render_leaderboard(make_leaderboard(review.bundle(**made, exit_code=code)), args.table), end="")
         return code
-    page = review.write_report(**made, exit_code=code)
+    page, warnings = review.write_report(**made, exit_code=code)
     _print_verdicts(verdicts)
+    for line in warnings:
+        print(f"{'warning':<13} {line}")
     print(f"report: {page}")
     if args.readme is not None:
         changed = update_readme(args.readme, args.folder / "report.json")

@@ -21,7 +21,7 @@ from harness.core.shelf import unknown_name
 from harness.core.verdicts import RECOVERED, CellVerdict
 from harness.execution.matrix import CellPlan, Matrix, declared_cells
 from harness.gate import Dense, Family, Mode, Policy, Sibling, judge, read_policy, sibling_left_out
-from harness.report import NotRun, Reference, RunBundle, read_history, write_report
+from harness.report import NotRun, Reference, RunBundle, early_warnings, read_history, write_report
 
 POLICY = "policy.toml"
 """The policy's file, beside the matrix."""
@@ -82,11 +82,10 @@ class Review:
         """Every cell of the run with its verdicts, in matrix order. Raises FileFormatError, ConfigError, UnknownNameError."""
         return [(run, verdict) for run, verdict, _ in self._judged(policy_of(self.matrix))]
 
-    def write_report(self, *, started_at: str, ended_at: str, exit_code: int, command: str) -> Path:
-        """Judge the run and write its report into the run folder; returns the page's path."""
-        return write_report(
-            self.folder, self.bundle(started_at=started_at, ended_at=ended_at, exit_code=exit_code, command=command)
-        )
+    def write_report(self, *, started_at: str, ended_at: str, exit_code: int, command: str) -> tuple[Path, tuple[str, ...]]:
+        """Judge the run and write its report into the run folder; returns the page's path, and a line an early warning."""
+        bundle = self.bundle(started_at=started_at, ended_at=ended_at, exit_code=exit_code, command=command)
+        return write_report(self.folder, bundle), early_warnings(bundle)
 
     def bundle(self, *, started_at: str, ended_at: str, exit_code: int, command: str) -> RunBundle:
         """Judge the run: all that a report is drawn from."""

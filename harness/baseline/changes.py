@@ -138,6 +138,8 @@ def _loosened_task(name: str, before: Baseline, now: Baseline, informative: Info
         yield f"{name} drops {n_gone:,} of its {old.info.n_items:,} items"
     if old.info.pooled and not new.info.pooled:
         yield f"{name} leaves the pool"
+    if old.info.n_clusters is not None and new.info.n_clusters is None:
+        yield f"{name}'s relations stood for others, and now only for themselves"
     if informative.holds(old) and not informative.holds(new):
         yield f"{name} comes too near to guessing to show a loss"
     if rules := _rules(old, new):

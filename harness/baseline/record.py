@@ -71,7 +71,7 @@ class Baseline:
         """The stored outcomes where measuring again could only repeat them: the same weights, recovery, tokenizer,
         engine, scorer, task and items. None otherwise."""
         task = self.record.tasks.get(info.name)
-        if task is None or task.info != info or task.scorer != scorer:
+        if task is None or replace(task.info, n_clusters=info.n_clusters) != info or task.scorer != scorer:
             return None
         return None if identity_differences(self.record.provenance, provenance) else self.outcomes[info.name]
 
@@ -122,13 +122,20 @@ def make_baseline(run: CellRun, reason: str, noise_runs: Sequence[NoiseRun] = ()
 
 
 def digest_record(made: Any) -> str:
-    """The digest of a record's fields, but its field ``digest`` itself, and the cost of compressing where none was measured:
-    records older than that field keep their digest."""
+    """The digest of a record's fields, but its field ``digest`` itself, and where they say nothing the cost of compressing and
+    the number of clusters: records older than these fields keep their digest."""
     fields = {key: value for key, value in as_mapping(made).items() if key != "digest"}
-    compression = fields.get("compression")
-    if isinstance(compression, dict) and compression.get("cost", ...) is None:
-        fields["compression"] = {key: value for key, value in compression.items() if key != "cost"}
+    if isinstance(compression := fields.get("compression"), dict):
+        fields["compression"] = _without_nothing(compression, "cost")
+    if isinstance(tasks := fields.get("tasks"), dict):
+        fields["tasks"] = {
+            name: {**task, "info": _without_nothing(task["info"], "n_clusters")} for name, task in tasks.items()
+        }
     return digest_json(fields)
+
+
+def _without_nothing(fields: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name != key or value is not None}
 
 
 def sealed(made: T) -> T:

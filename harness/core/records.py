@@ -105,7 +105,7 @@ class Item:
     """One probe item: what is asked, which answers compete, which of them are right.
 
     ``prompt`` shows the blank as ``[Y]`` where there is one. ``gold`` are positions in ``options``. ``group`` is the
-    relation (a stratum, or a cluster where relations stand for others).
+    relation (a stratum, or a cluster where relations stand for others: ``TaskInfo.n_clusters``).
     """
 
     id: str
@@ -133,7 +133,8 @@ class TaskInfo:
     ``chance`` is the mean share of right options; ``majority`` the accuracy of always giving the commonest answer.
     ``excluded`` counts facts that the protocol can't ask, by reason. ``pooled``: whether the task's items enter the
     cell's pool (the same facts asked another way are guards and do not). ``limit``: the cut to so many items that was
-    asked for (``--harness-limit``), None for all of them; a limited run can't become a baseline.
+    asked for (``--harness-limit``), None for all of them; a limited run can't become a baseline. ``n_clusters``: how many
+    groups the items come in, where these stand for others like them; None where they stand for themselves (fixed strata).
     """
 
     name: str
@@ -149,6 +150,7 @@ class TaskInfo:
     majority: float
     excluded: dict[str, int]
     limit: int | None = None
+    n_clusters: int | None = None
 
     def __post_init__(self) -> None:
         if self.n_items < 0 or (self.limit is not None and self.limit < 1):

@@ -69,7 +69,8 @@ class Evidence:
     smallest loss that the data exclude at ``level_pass``. ``min_detectable_loss`` is in fractions of all items.
     ``retention`` is that of the
     baseline's right answers. ``items_needed`` says how many more items would decide, where the verdict is INCONCLUSIVE.
-    ``n_planned``: the items of the unit; where ``counts`` hold fewer, the gate decided early.
+    ``n_planned``: the items of the unit; where ``counts`` hold fewer, the gate decided early. ``n_clusters``: the relations
+    that stood for others and were tested as clusters; None where items were.
     """
 
     counts: PairedCounts
@@ -88,6 +89,7 @@ class Evidence:
     min_detectable_loss: float | None
     items_needed: int | None
     n_planned: int
+    n_clusters: int | None = None
 
 
 @record
@@ -111,6 +113,7 @@ class RecoveryEvidence:
     sigma_recompression: float
     items_needed: int | None
     n_planned: int
+    n_clusters: int | None = None
 
     @property
     def n_items(self) -> int:

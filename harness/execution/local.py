@@ -16,7 +16,17 @@ from harness.core.answer_block import Circumstances
 from harness.core.command import DEFAULT_BASELINES
 from harness.core.digest import digest_json
 from harness.core.errors import MissingDependencyError
-from harness.core.records import ENGINE_IDENTITY, SCHEMA_VERSION, CellFailure, CellRecord, CellRun, Origin, Provenance
+from harness.core.records import (
+    ENGINE_IDENTITY,
+    SCHEMA_VERSION,
+    CellFailure,
+    CellRecord,
+    CellRun,
+    Item,
+    Origin,
+    Provenance,
+    TaskInfo,
+)
 from harness.execution.answers import Answers, Ask
 from harness.execution.candidate import Candidate, Variant
 from harness.execution.engine import describe_engine, harness_version, limit_threads, read_commit
@@ -190,17 +200,23 @@ class _Measurement:
         }
 
     def _finished(self, name: str, key: str, result: StoredResult, origin: Origin) -> TaskFeed:
-        result = replace(result, info=replace(result.info, name=name))
+        result = replace(result, info=self._named(name, result.info, result.items))
         cell = self.candidate.plan.cell.id
         task, scorer = self.tasks[name], self.scorers[name]
         return TaskFeed.finished(result, cell=cell, key=key, task=task, scorer=scorer, origin=origin)
+
+    def _named(self, name: str, info: TaskInfo, items: Sequence[Item]) -> TaskInfo:
+        """What a task asks, with what the matrix says of it: its name, and whether groups of its items stand for others."""
+        said = self.candidate.plan.tasks[name].clusters
+        clusters = self.tasks[name].clusters if said is None else said
+        return replace(info, name=name, n_clusters=len({item.group for item in items}) if clusters else None)
 
     def _open(self, name: str, key: str, scope: str) -> TaskFeed:
         """A task that is not stored: the baseline's where nothing that decides its outcomes has changed, else to be fed."""
         if self.options.fresh:
             self.store.drop_result(key)
         info, items = self.tasks[name].build(cast(Tokenizer, self.candidate.tokenizer()))
-        info = replace(info, name=name)
+        info = self._named(name, info, items)
         now = Circumstances(self.provenance.commit, self.provenance.measured_at, self.provenance.engine, 0.0)
         if self.baseline is not None and not self.options.fresh:
             unchanged = self.baseline.outcomes_if_identical(self.provenance, info, self.scorers[name])

@@ -51,12 +51,14 @@ class TaskEntry:
 
     ``group`` says what kind of knowledge it asks for (world_knowledge, common_sense, language, or a word of one's own) and
     ``cost`` how long it takes: both become marks of its cases, as the suite does, and change nothing that is measured.
+    Nor does ``clusters``: whether the groups of its items stand for others (None: as the suite has it).
     """
 
     suite: str
     options: Mapping[str, Any]
     group: str | None = None
     cost: Cost = "quick"
+    clusters: bool | None = None
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -173,6 +175,8 @@ def _check_entries(text: MatrixFile) -> None:
             raise ConfigError(f"task {name!r} has the group {group!r}: expected a word of lower-case letters and '_'.")
         if group == RECOVERED:
             raise ConfigError(f"task {name!r} has the group {group!r}, the mark of recovered cells: take another word.")
+        if not isinstance(fields.get("clusters", False), bool):
+            raise ConfigError(f"task {name!r} has `clusters` {fields['clusters']!r}: expected true or false.")
         if cost not in get_args(Cost):
             raise ConfigError(f"task {name!r} has the cost {cost!r}: expected {' or '.join(map(repr, get_args(Cost)))}.")
     for name in (POOLED, RECOVERED):
@@ -218,10 +222,10 @@ def _expand(text: MatrixFile, grid: Grid, profile: str) -> Iterable[CellPlan]:
 
 def _task(fields: Mapping[str, Any], n_items: int | None) -> TaskEntry:
     suite, options = _split("suite", fields)
-    own = {key: value for key, value in options.items() if key not in ("group", "cost")}
+    own = {key: value for key, value in options.items() if key not in ("group", "cost", "clusters")}
     if n_items is not None:
         own = {"n_items": n_items, **own}  # what the task says of itself counts
-    return TaskEntry(suite, own, fields.get("group"), fields.get("cost", "quick"))
+    return TaskEntry(suite, own, fields.get("group"), fields.get("cost", "quick"), fields.get("clusters"))
 
 
 def _split(name: str, fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -192,8 +192,12 @@ M = TypeVar("M", WeightsManifest, ResultManifest)
 
 
 def _sealed(manifest: M) -> M:
-    """The manifest with the digest of its other fields."""
-    return replace(manifest, digest=digest_json(as_mapping(replace(manifest, digest=""))))
+    """The manifest with the digest of its other fields; without a number of clusters that says nothing, so that entries older
+    than that field keep theirs."""
+    fields = dict(as_mapping(replace(manifest, digest="")))
+    if isinstance(info := fields.get("info"), dict) and info.get("n_clusters", ...) is None:
+        fields["info"] = {key: value for key, value in info.items() if key != "n_clusters"}
+    return replace(manifest, digest=digest_json(fields))
 
 
 def check_entry(folder: Path, kind: type[M]) -> M:

@@ -10,6 +10,7 @@ import numpy as np
 from harness.baseline import Baseline, NoiseRun, pooled_differences
 from harness.core.records import Cell, CellRun
 from harness.core.verdicts import POOLED, RECOVERED, Anchor, CellVerdict, Estimate, Evidence, RecoveryEvidence, Status, Verdict
+from harness.gate.clusters import ClusteredItems, together
 from harness.gate.comparison import Comparison, Incomparable
 from harness.gate.decision import Unit, decide, weigh
 from harness.gate.policy import Family, Margins, Mode, Policy
@@ -125,14 +126,17 @@ class Bench:
 
     def task_unit(self, found: Comparison, noise: Noise) -> Unit:
         """What is tested of one task."""
+        everything, trail = np.ones(len(found.digests), dtype=np.bool_), found.trail()
         return Unit(
-            trail=found.trail(),
+            trail=trail,
             n_correct_before=int(found.before.sum()),
             margins=self.policy.task if self.anchor == "last" else self.policy.release_task,
             flip_rate=noise.flip_rate(found, self.policy),
             chance=found.info.chance,
             level_fail=self.task_share * self.family.task_level(self.policy),
             spread=noise.spread([found]),
+            at_full_n=found.clusters is not None,
+            clustered=_by_relation([found], [everything]) if trail.is_complete else None,
         )
 
     def pool(self, compared: Compared, noise: Noise) -> Verdict:
@@ -167,6 +171,8 @@ class Bench:
             chance=0.0,
             level_fail=self.cell_share * self.family.cell_level(self.policy),
             spread=noise.spread(members),
+            at_full_n=any(member.clusters is not None for member in members),
+            clustered=_by_relation(members, kept) if trail.is_complete else None,
         )
 
     def _cell_margins(self) -> Margins:
@@ -207,6 +213,20 @@ class Bench:
         fails = self.policy.fails_in(self.mode, status)
         against = {"last": "", "release": "against the frozen release anchor: ", "dense": f"against {self.cell.dense.id}: "}
         return Verdict(self.cell.id, task, status, identical, fails, against[self.anchor] + reason, evidence, self.anchor)
+
+
+def _by_relation(members: Sequence[Comparison], kept: Sequence[np.ndarray]) -> ClusteredItems | None:
+    """The kept items of tasks that were fed whole, where relations of any of them stand for others."""
+    if all(member.clusters is None for member in members):
+        return None
+    clusters = together([member.clusters for member in members], kept)
+    if clusters is None:
+        return None
+    before, now = (
+        np.concatenate([side[chosen] for side, chosen in zip(sides, kept, strict=True)])
+        for sides in ([member.before for member in members], [member.now for member in members])
+    )
+    return ClusteredItems(before, now, clusters)
 
 
 def _right_before(members: Sequence[Comparison], kept: Sequence[np.ndarray], n_rounds: int) -> int:

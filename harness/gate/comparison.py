@@ -15,6 +15,7 @@ from harness.core.digest import places_of
 from harness.core.near_ties import settled
 from harness.core.records import Cell, CellRun, Item, Items, Outcomes, TaskInfo, TaskRun
 from harness.core.verdicts import PairedCounts
+from harness.gate.clusters import has_clusters, relation_numbers
 from harness.gate.trail import Trail
 from harness.stats.choices import Choices
 from harness.stats.sequential import round_ends
@@ -35,6 +36,7 @@ class Comparison:
     baseline's items, ``n_right_before`` of which it got right. ``reused``: nothing was
     measured, the outcomes are the baseline's own because nothing that decides them has changed. ``limited``: a sample.
     ``choices``: of prompts, before and now, where both know them.
+    ``clusters``: a number for each item's relation, the same in every task, where relations stand for others; else None.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Comparison:
     reused: bool
     limited: bool
     choices: tuple[Choices, Choices] | None = None
+    clusters: Int[np.ndarray, " n"] | None = None
 
     @property
     def counts(self) -> PairedCounts:
@@ -142,6 +145,9 @@ def _pair(task: TaskRun, before: Baseline, name: str, whose: str, *, again: bool
         return joined
     if task.info.spec_digest != known.info.spec_digest:
         return Incomparable("the task is set up differently (another specification digest, the same items)")
+    is_clustered = has_clusters(task.info, known.info)
+    if is_clustered and len(task.items) != len(task.outcomes):
+        return Incomparable("its relations stand for others, and the run does not hold the items that tell which is which")
     return Comparison(
         name=name,
         info=known.info,
@@ -154,6 +160,7 @@ def _pair(task: TaskRun, before: Baseline, name: str, whose: str, *, again: bool
         reused=False,
         limited=task.info.limit is not None,
         choices=_choices(stored, joined, task.outcomes),
+        clusters=relation_numbers(task.items) if is_clustered else None,
     )
 
 

@@ -6,11 +6,15 @@ join them. Each side spends its share of the level (``policy.early``), so the p-
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from harness.core.verdicts import Estimate, Evidence, PairedCounts, Status
+from harness.gate.clusters import ClusteredItems
 from harness.gate.policy import Margins, Policy
 from harness.gate.trail import Trail
+from harness.stats.cluster_estimates import detectable_loss_clustered, times_to_prove
+from harness.stats.clusters import loss_limit_clustered, null_scale, p_loss_above_clustered, p_loss_below_clustered
 from harness.stats.intervals import wilson
 from harness.stats.paired import mcnemar_midp
 from harness.stats.power import items_to_fail, items_to_pass, minimal_detectable_loss
@@ -25,7 +29,8 @@ class Unit:
     noise that apply.
 
     ``chance`` is 0 for a pool; a task's margins shrink by (1 - chance). ``flip_rate`` is f_ref of its change class.
-    ``spread``: how far re-compressing alone moves the loss; where it does, there are no early verdicts.
+    ``spread``: how far re-compressing alone moves the loss; where it does, there are no early verdicts. Nor are there where
+    relations stand for others (``at_full_n``): once all items are in, ``clustered`` has them by relation.
     """
 
     trail: Trail
@@ -35,6 +40,8 @@ class Unit:
     chance: float
     level_fail: float
     spread: Spread
+    at_full_n: bool = False
+    clustered: ClusteredItems | None = None
 
     @property
     def counts(self) -> PairedCounts:
@@ -60,7 +67,24 @@ class Unit:
             fail_share=policy.early.fail_share,
             pass_share=policy.early.pass_share,
             spread=self.spread,
+            at_full_n=self.at_full_n,
         )
+
+    def p_fail(self, policy: Policy) -> float:
+        """The p-value of "at most m0 is lost" from all that was fed; of clusters the largest that any test gives."""
+        rule = self.rule(policy)
+        by_items = float(p_fail(rule, *self.trail.cumulative))
+        if self.clustered is None:
+            return by_items
+        return max(by_items, float(p_loss_above_clustered(self.clustered.counts, rule.m0, self.spread)))
+
+    def p_pass(self, policy: Policy) -> float:
+        """The p-value of "m1 or more is lost", as ``p_fail``."""
+        rule = self.rule(policy)
+        by_items = float(p_pass(rule, *self.trail.cumulative))
+        if self.clustered is None:
+            return by_items
+        return max(by_items, float(p_loss_below_clustered(self.clustered.counts, rule.m1, self.spread)))
 
 
 def decide(unit: Unit, policy: Policy) -> tuple[Status, Evidence]:
@@ -79,8 +103,7 @@ def decide(unit: Unit, policy: Policy) -> tuple[Status, Evidence]:
 
 def is_decided(unit: Unit, policy: Policy) -> bool:
     """Whether the unit needs no more items: the cheap part of ``decide``, asked after every round."""
-    rule, counts = unit.rule(policy), unit.trail.cumulative
-    return bool(p_fail(rule, *counts) < rule.level_fail or p_pass(rule, *counts) < rule.level_pass)
+    return unit.p_fail(policy) < unit.level_fail or unit.p_pass(policy) < policy.pass_level
 
 
 def weigh(unit: Unit, policy: Policy) -> Evidence:
@@ -93,7 +116,7 @@ def weigh(unit: Unit, policy: Policy) -> Evidence:
     else:
         method, (low, high) = "betting", anytime_interval(*trail.cumulative, policy.interval_level)
         proven = anytime_limit(*trail.cumulative, policy.pass_level * policy.early.pass_share)
-    return Evidence(
+    evidence = Evidence(
         counts=counts,
         accuracy_baseline=wilson(unit.n_correct_before, n, policy.interval_level),
         accuracy_candidate=wilson(unit.n_correct_before - b + c, n, policy.interval_level),
@@ -101,8 +124,8 @@ def weigh(unit: Unit, policy: Policy) -> Evidence:
         retention=retention(counts, unit.n_correct_before, policy.interval_level),
         m0=rule.m0,
         m1=rule.m1,
-        p_fail=float(p_fail(rule, *trail.cumulative)),
-        p_pass=float(p_pass(rule, *trail.cumulative)),
+        p_fail=unit.p_fail(policy),
+        p_pass=unit.p_pass(policy),
         level_fail=rule.level_fail,
         level_pass=rule.level_pass,
         sigma_recompression=unit.spread.sigma,
@@ -119,20 +142,43 @@ def weigh(unit: Unit, policy: Policy) -> Evidence:
         items_needed=None,
         n_planned=trail.n_planned,
     )
+    return evidence if unit.clustered is None else _of_clusters(evidence, unit, unit.clustered, policy)
+
+
+def _of_clusters(by_items: Evidence, unit: Unit, clustered: ClusteredItems, policy: Policy) -> Evidence:
+    """The same for clusters like these."""
+    counts, drawn, rule = clustered.counts, clustered.resampled, unit.rule(policy)
+    return replace(
+        by_items,
+        accuracy_baseline=drawn.accuracy_before(by_items.accuracy_baseline),
+        accuracy_candidate=drawn.accuracy_now(by_items.accuracy_candidate),
+        loss=drawn.loss(counts, policy.interval_level, unit.spread),
+        retention=drawn.retention(by_items.retention),
+        proven_margin=loss_limit_clustered(counts, full_level_pass(rule), unit.spread),
+        min_detectable_loss=detectable_loss_clustered(
+            counts, margin=rule.m0, level=full_level_fail(rule), power=policy.power, spread=unit.spread
+        ),
+        n_clusters=counts.n_clusters,
+    )
 
 
 def _gain_is_significant(unit: Unit) -> bool:
-    """Mid-p McNemar; a re-compressed cell must also gain more than re-compressing alone explains."""
+    """Mid-p McNemar; a re-compressed cell must also gain more than re-compressing alone explains, and clusters more than they
+    differ by among each other."""
     lost, gained = unit.counts.n_lost, unit.counts.n_gained
     if not float(mcnemar_midp(gained, lost)) < unit.level_fail:
         return False
+    if unit.clustered is not None:
+        return float(p_loss_below_clustered(unit.clustered.counts, 0.0, unit.spread)) < unit.level_fail
     return float(p_loss_below(lost, gained, unit.counts.n_items, 0.0, unit.spread)) < unit.level_fail
 
 
 def _items_needed(unit: Unit, policy: Policy) -> int | None:
     """How many more items would decide at the flip rates seen; None where no number would (too wide a spread)."""
     n, spread = unit.counts.n_items, unit.spread
-    to_fail = items_to_fail(unit.counts, unit.m0(), full_level_fail(unit.rule(policy)), spread.sigma, spread.df)
+    level = full_level_fail(unit.rule(policy))
+    to_fail = items_to_fail(unit.counts, unit.m0(), level, spread.sigma, spread.df)
+    to_fail = _of_relations(unit, to_fail, unit.counts.loss - unit.m0(), level)
     to_pass = _items_to_pass(unit, policy, n)
     found = [items for items in (to_fail, to_pass) if items is not None]
     return max(1, min(found) - n) if found else None
@@ -143,10 +189,21 @@ def _items_to_pass(unit: Unit, policy: Policy, n_items: int) -> int | None:
     for _ in range(50):
         level, spread = full_level_pass(unit.rule(policy)), unit.spread
         wanted = items_to_pass(unit.counts, unit.m1(n_items), level, spread.sigma, spread.df)
+        margin = unit.m1(n_items)
+        scale = 1.0 if unit.clustered is None else float(null_scale(unit.clustered.counts, margin))
+        wanted = _of_relations(unit, wanted, margin - unit.counts.loss, level, scale)
         if wanted is None or wanted <= n_items:
             return None if wanted is None else n_items
         n_items = wanted
     return n_items
+
+
+def _of_relations(unit: Unit, n_items: int | None, distance: float, level: float, scale: float = 1.0) -> int | None:
+    """So many items, or as many as it takes in more relations like these, where relations stand for others."""
+    if unit.clustered is None or n_items is None:
+        return n_items
+    times = times_to_prove(unit.clustered.counts, distance, level, unit.spread, scale)
+    return None if times is None else max(n_items, math.ceil(times * unit.counts.n_items))
 
 
 def full_level_fail(rule: Rule) -> float:

@@ -11,9 +11,11 @@ from scipy.special import ndtri
 from harness.baseline import Baseline, Informative
 from harness.core.verdicts import POOLED
 from harness.gate.bench import noise_spread
+from harness.gate.clusters import has_clusters
 from harness.gate.policy import Margins, Policy
+from harness.stats.clusters import clustered_quantile
 from harness.stats.paired import tango_variance
-from harness.stats.recompression import NO_SPREAD, Spread, combined_quantile
+from harness.stats.recompression import NO_SPREAD, Spread
 
 _LARGEST_N = 10**12
 """Items that nobody will ever measure."""
@@ -27,7 +29,8 @@ class Feasibility:
     """Whether ``n_items`` can prove that less than ``m1`` is lost where nothing is, with the policy's power.
 
     ``n_needed``: the fewest items, ``n_items`` or more, that can prove it of their own m1; None when none can.
-    ``spreads``: whether re-compressing alone moves the loss, which no number of items helps against.
+    ``spreads``: whether re-compressing alone moves the loss, which no number of items helps against. ``n_clusters``: the
+    relations that stand for others; where they do not move together at all, which nobody knows before.
     """
 
     feasible: bool
@@ -35,6 +38,7 @@ class Feasibility:
     m1: float
     n_needed: int | None
     spreads: bool
+    n_clusters: int | None = None
 
     def sentence(self, name: str) -> str:
         """The warning for a unit that is too small; for one that is not, that it is not."""
@@ -42,7 +46,8 @@ class Feasibility:
         if self.feasible:
             return f"{name}: {self.n_items:,} items are enough to prove {margin}."
         if self.n_needed is not None:
-            what = f"{self.n_items:,} items can hardly prove {margin} even if nothing changed"
+            of = "" if self.n_clusters is None else f" in {self.n_clusters:,} relations that stand for others"
+            what = f"{self.n_items:,} items{of} can hardly prove {margin} even if nothing changed"
             return f"{name}: {what}; {self.n_needed:,} would do."
         if self.spreads:
             what = "so much do re-compressions spread: use a reproducible method, or raise m1_floor in the policy"
@@ -53,26 +58,34 @@ class Feasibility:
 
 
 def feasibility(
-    policy: Policy, margins: Margins, n_items: int, *, flip_rate: float, chance: float = 0.0, spread: Spread = NO_SPREAD
+    policy: Policy,
+    margins: Margins,
+    n_items: int,
+    *,
+    flip_rate: float,
+    chance: float = 0.0,
+    spread: Spread = NO_SPREAD,
+    n_clusters: int | None = None,
 ) -> Feasibility:
     """Whether an unchanged unit of ``n_items`` would pass with probability >= ``policy.power``.
 
     ``margins`` is ``policy.cell`` or ``policy.task``; ``flip_rate`` is f_ref of the change class, ``chance`` that of the
-    task (0 for a cell), ``spread`` that of re-compressions.
+    task (0 for a cell), ``spread`` that of re-compressions, ``n_clusters`` how many relations stand for others.
     """
-    early_share = policy.early.pass_share if spread == NO_SPREAD else 0.0
+    early_share = policy.early.pass_share if spread == NO_SPREAD and n_clusters is None else 0.0
+    df = math.inf if n_clusters is None else n_clusters - 1.0
     level, z_power = policy.pass_level * (1 - early_share), float(ndtri(policy.power))
 
     def passes(n: int) -> bool:
         flips, m1 = n * flip_rate / 2, margins.m1(n, flip_rate) * (1 - chance)
         variance = float(tango_variance(flips, flips, n, m1)) / n
-        return combined_quantile(variance, spread, level) + z_power * math.sqrt(variance + spread.sigma**2) <= m1
+        return clustered_quantile(variance, df, spread, level) + z_power * math.sqrt(variance + spread.sigma**2) <= m1
 
     def has_least_m1(n: int) -> bool:
         return margins.m1(n, flip_rate) <= margins.m1_floor
 
     m1, n_needed = margins.m1(n_items, flip_rate) * (1 - chance), _fewest(n_items, passes, has_least_m1)
-    return Feasibility(n_needed == n_items, n_items, m1, n_needed, spread != NO_SPREAD)
+    return Feasibility(n_needed == n_items, n_items, m1, n_needed, spread != NO_SPREAD, n_clusters)
 
 
 def cell_feasibility(policy: Policy, baseline: Baseline, limit: int | None = None) -> Feasibility | None:
@@ -92,7 +105,8 @@ def cell_feasibility(policy: Policy, baseline: Baseline, limit: int | None = Non
     if noise is not None and len(members) == len(pooled):
         rate = noise.flip_rate[POOLED]
     spread = noise_spread(noise.runs, {info.name: info.n_items for info in members}) if moves and noise else NO_SPREAD
-    return feasibility(policy, policy.cell, sum(sizes), flip_rate=rate, spread=spread)
+    clusters = sum(info.n_clusters or 0 for info in members if has_clusters(info, info))
+    return feasibility(policy, policy.cell, sum(sizes), flip_rate=rate, spread=spread, n_clusters=clusters or None)
 
 
 def _fewest(n_items: int, passes: Callable[[int], bool], has_least_m1: Callable[[int], bool]) -> int | None:

@@ -66,7 +66,7 @@ def explain_recovery(cell: str, sibling: str, status: Status, gain: RecoveryEvid
     )
     what = (
         f"recovery {_won_back(gain.loss.value)} ({_interval(gain.loss)}): {points(gain.gain_baseline)} pt over {sibling} in "
-        f"the baseline, {points(gain.gain_candidate)} pt now, on {gain.n_items:,} items{early}{noise}"
+        f"the baseline, {points(gain.gain_candidate)} pt now, on {gain.n_items:,} items{_relations(gain)}{early}{noise}"
     )
     if status is Status.REGRESSED:
         return (
@@ -79,7 +79,7 @@ def explain_recovery(cell: str, sibling: str, status: Status, gain: RecoveryEvid
     more = (
         "no number of items that anyone would measure decides it at these rates."
         if gain.items_needed is None
-        else f"about {gain.items_needed:,} more items would decide, or a larger margin in the policy."
+        else f"about {gain.items_needed:,} more items{_of_more(gain)} would decide, or a larger margin in the policy."
     )
     return f"{what}: neither a loss above {points(gain.m0)} pt of it nor one below {points(gain.m1)} pt is proven; {more}"
 
@@ -139,13 +139,25 @@ def _flips(evidence: Evidence) -> str:
         f", re-compressing alone moves it by {points(evidence.sigma_recompression)} pt" if evidence.sigma_recompression else ""
     )
     early = f", decided early of {evidence.n_planned:,}" if counts.n_items < evidence.n_planned else ""
-    return f"{counts.n_lost:,} of {counts.n_items:,} items lost, {counts.n_gained:,} gained{early}{noise}"
+    return (
+        f"{counts.n_lost:,} of {counts.n_items:,} items lost, {counts.n_gained:,} gained{_relations(evidence)}{early}{noise}"
+    )
+
+
+def _relations(evidence: Evidence | RecoveryEvidence) -> str:
+    return "" if evidence.n_clusters is None else f", in {evidence.n_clusters:,} relations that stand for others"
 
 
 def _more(evidence: Evidence) -> str:
+    if evidence.items_needed is None and evidence.n_clusters is not None:
+        return "no number of such relations that anyone would measure decides it."
     if evidence.items_needed is None and not evidence.sigma_recompression:
         return "the loss lies on the margin itself, where no number of items decides."
     if evidence.items_needed is None:
         return "no number of items would decide against this spread of re-compressions: use a reproducible method."
     items = "item" if evidence.items_needed == 1 else "items"
-    return f"about {evidence.items_needed:,} more {items} would decide, or a larger margin in the policy."
+    return f"about {evidence.items_needed:,} more {items}{_of_more(evidence)} would decide, or a larger margin in the policy."
+
+
+def _of_more(evidence: Evidence | RecoveryEvidence) -> str:
+    return "" if evidence.n_clusters is None else " in more such relations"

@@ -17,6 +17,7 @@ from harness.core.digest import digest_text
 from harness.core.records import SCHEMA_VERSION, CellRecord, CellRun, Outcomes, TaskRun
 from harness.core.verdicts import POOLED, CellVerdict, Status
 from harness.gate.bench import Bench, Noise
+from harness.gate.clusters import has_clusters
 from harness.gate.comparison import Comparison, compare
 from harness.gate.decision import Unit
 from harness.gate.judge import judge, undecided
@@ -189,6 +190,13 @@ def problem_of(recorded: Recorded, declared_tasks: Sequence[str]) -> str | None:
     short = [name for name, task in run.runs.items() if task.info.limit is not None or len(task.outcomes) < task.info.n_items]
     if short:
         return f"only a part of {', '.join(short)} was measured: --harness-full measures all"
+    known = {name: task.info for name, task in recorded.last.record.tasks.items()}
+    clustered = [name for name, task in run.runs.items() if name in known and has_clusters(task.info, known[name])]
+    if clustered:
+        return (
+            f"relations of {', '.join(clustered)} stand for others, and how they move together can't be injected: "
+            "benchmarks/clustered_cells.py simulates that"
+        )
     invalid = [verdict for verdict in recorded.judge(recorded.candidate()).all if verdict.status is Status.INVALID]
     return invalid[0].reason if invalid else None
 

@@ -7,14 +7,16 @@ X = (r0 - c0) - (r1 - c1); see ``stats.recovery`` for the tests.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from harness.core.verdicts import RecoveryEvidence, Status
+from harness.core.verdicts import Estimate, RecoveryEvidence, Status
+from harness.gate.clusters import ALONE, together
 from harness.gate.comparison import Comparison
 from harness.gate.policy import Policy
+from harness.stats.clusters import Alone, Scores, clustered_quantile, p_mean_above, p_mean_below
 from harness.stats.recompression import NO_SPREAD, Spread
 from harness.stats.recovery import (
     VALUES,
@@ -38,10 +40,15 @@ class Gains:
     compressed_before: Bool[np.ndarray, " n"]
     compressed_now: Bool[np.ndarray, " n"]
 
+    @property
+    def lost(self) -> Int[np.ndarray, " n"]:
+        """X of each item."""
+        before = self.recovered.before.astype(np.int64) - self.compressed_before
+        return np.asarray(before - (self.recovered.now.astype(np.int64) - self.compressed_now))
+
     def counts(self, kept: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " 5 rounds"]:
         """How many of the ``kept`` items have X = -2..2, cumulative, at the ends of the rounds that were fed."""
-        before = self.recovered.before.astype(np.int64) - self.compressed_before
-        lost = before - (self.recovered.now.astype(np.int64) - self.compressed_now)
+        lost = self.lost
         ends = np.array([end for end in round_ends(self.recovered.n_all) if end <= len(lost)], dtype=np.int64)
         return np.stack([((lost == value) & kept).cumsum()[ends - 1] for value in VALUES])
 
@@ -57,7 +64,8 @@ class RecoveryUnit:
     """What is tested: cumulative counts of X at the rounds' ends, one row a value, and the levels and noise that apply.
 
     ``gains``: what recovery gained on the fed items in the baseline, and gains now. ``flip_rate``: f_ref of both cells
-    together. ``spread``: how far re-compressing alone moves the mean of X; where it does, there are no early verdicts.
+    together. ``spread``: how far re-compressing alone moves the mean of X; where it does, there are no early verdicts. Nor are
+    there where relations stand for others (``at_full_n``): once all items are in, ``clustered`` has X by relation.
     """
 
     counts: Int[np.ndarray, " 5 rounds"]
@@ -66,6 +74,8 @@ class RecoveryUnit:
     flip_rate: float
     level_fail: float
     spread: Spread
+    at_full_n: bool = False
+    clustered: Scores | None = None
 
     @classmethod
     def of(cls, members: Sequence[Gains], cap: int, *, flip_rate: float, level_fail: float, spread: Spread) -> RecoveryUnit:
@@ -74,14 +84,21 @@ class RecoveryUnit:
         rounds = [member.counts(part) for member, part in zip(members, kept, strict=True)]
         n_rounds = min(part.shape[1] for part in rounds)
         counts = np.sum([part[:, :n_rounds] for part in rounds], axis=0)
-        return cls(
+        made = cls(
             counts=counts,
             gains=_gains(members, kept, n_rounds),
             n_planned=sum(member.recovered.n_in_pool(cap) for member in members),
             flip_rate=flip_rate,
             level_fail=level_fail,
             spread=spread,
+            at_full_n=any(member.recovered.clusters is not None for member in members),
         )
+        return replace(made, clustered=_by_relation(members, kept)) if made.at_full_n and made.is_complete else made
+
+    @property
+    def is_early(self) -> bool:
+        """Whether there may be a verdict before all items are in."""
+        return self.spread == NO_SPREAD and not self.at_full_n
 
     @property
     def n_items(self) -> int:
@@ -106,7 +123,7 @@ def decide_recovery(unit: RecoveryUnit, policy: Policy) -> tuple[Status, Recover
         counts=(int(last[0]), int(last[1]), int(last[2]), int(last[3]), int(last[4])),
         gain_baseline=unit.gains[0],
         gain_candidate=unit.gains[1],
-        loss=loss_of_gain(last, level, unit.spread) if unit.is_complete else anytime_loss_of_gain(unit.counts, level),
+        loss=_interval(unit, level),
         m0=m0,
         m1=m1,
         p_fail=p_fail,
@@ -116,6 +133,7 @@ def decide_recovery(unit: RecoveryUnit, policy: Policy) -> tuple[Status, Recover
         sigma_recompression=unit.spread.sigma,
         items_needed=None if _is_decided(unit, policy, p_fail, p_pass) else _items_needed(unit, policy, m0),
         n_planned=unit.n_planned,
+        n_clusters=None if unit.clustered is None else len(unit.clustered.n_items),
     )
     if p_fail < unit.level_fail:
         return Status.REGRESSED, evidence
@@ -135,29 +153,71 @@ def _is_decided(unit: RecoveryUnit, policy: Policy, p_fail: float, p_pass: float
 
 
 def _p_fail(unit: RecoveryUnit, policy: Policy, m0: float) -> float:
-    """Early evidence, and at full N Wald's; only that where re-compressing moves the gain."""
-    share = policy.early.fail_share if unit.spread == NO_SPREAD else 0.0
+    """Early evidence, and at full N Wald's; only that where re-compressing moves the gain. Of clusters the larger of Wald's
+    and the cluster t's."""
+    share = policy.early.fail_share if unit.is_early else 0.0
     full = float(p_recovery_worse(unit.counts[:, -1], m0, unit.spread)) if unit.is_complete else None
+    if full is not None and unit.clustered is not None:
+        full = max(full, float(p_mean_above(unit.clustered, m0, unit.spread)))
     return float(anytime_p(float(log_e_fail_recovery(unit.counts, m0).max()), share, full))
 
 
 def _p_pass(unit: RecoveryUnit, policy: Policy, m1: float) -> float:
-    """The e-value alone: Wald on X passes far too often where X is hardly ever anything but 0."""
-    if unit.spread != NO_SPREAD and not unit.is_complete:
+    """The e-value alone: Wald on X passes far too often where X is hardly ever anything but 0. Of clusters at full N only, and
+    the larger of that and the cluster t's."""
+    if not unit.is_early and not unit.is_complete:
         return 1.0
-    return p_recovery_kept(unit.counts, m1, policy.pass_level, unit.spread)
+    by_items = p_recovery_kept(unit.counts, m1, policy.pass_level, unit.spread)
+    return by_items if unit.clustered is None else max(by_items, float(p_mean_below(unit.clustered, m1, unit.spread)))
+
+
+def _interval(unit: RecoveryUnit, level: float) -> Estimate:
+    """Of the mean of X; of clusters the outer one of Wald's and the cluster t's."""
+    if not unit.is_complete:
+        return anytime_loss_of_gain(unit.counts, level)
+    made = loss_of_gain(unit.counts[:, -1], level, unit.spread)
+    if unit.clustered is None:
+        return made
+    half = _quantile(unit, unit.clustered, 1.0, (1 - level) / 2)
+    low, high = min(made.low, made.value - half), max(made.high, made.value + half)
+    return Estimate(made.value, max(-2.0, low), min(2.0, high), level, "cluster t")
+
+
+def _quantile(unit: RecoveryUnit, clustered: Scores, times: float, level: float) -> float:
+    """How far from a margin the mean of X must lie, with so many times as many relations."""
+    df = times * len(clustered.n_items) - 1
+    return clustered_quantile(clustered.variance_of(times), df, unit.spread, level)
+
+
+def _by_relation(members: Sequence[Gains], kept: Sequence[np.ndarray]) -> Scores | None:
+    """X by relation, of tasks that were fed whole."""
+    clusters = together([member.recovered.clusters for member in members], kept)
+    if clusters is None:
+        return None
+    lost = np.concatenate([member.lost[chosen] for member, chosen in zip(members, kept, strict=True)])
+    alone = clusters == ALONE
+    places = np.unique(clusters[~alone], return_inverse=True)[1]
+    apart = Alone(float(lost[alone].sum()), float((lost[alone] ** 2).sum()), int(alone.sum()))
+    return Scores(np.bincount(places, weights=lost[~alone]), np.bincount(places), apart)
 
 
 def _items_needed(unit: RecoveryUnit, policy: Policy, m0: float) -> int | None:
     """How many more items would decide if X came as it has; None where no number that anyone measures would."""
     seen = unit.counts[:, -1]
-    full_share = 1 - (policy.early.fail_share if unit.spread == NO_SPREAD else 0.0)
+    full_share = 1 - (policy.early.fail_share if unit.is_early else 0.0)
+    mean = float(seen @ np.array(VALUES)) / float(seen.sum())
+
+    def is_far(distance: float, times: float, level: float) -> bool:
+        return unit.clustered is None or _quantile(unit, unit.clustered, times, level) < distance
 
     def decides(times: float) -> bool:
         counts = seen * times
         m1 = policy.recovery.m1(int(counts.sum()), unit.flip_rate)
         fails = float(p_recovery_worse(counts, m0, unit.spread)) / full_share < unit.level_fail
-        return fails or p_recovery_kept(counts[:, None], m1, policy.pass_level, unit.spread) < policy.pass_level
+        if fails and is_far(mean - m0, times, unit.level_fail):
+            return True
+        kept = p_recovery_kept(counts[:, None], m1, policy.pass_level, unit.spread) < policy.pass_level
+        return kept and is_far(m1 - mean, times, policy.pass_level)
 
     low, high = 1.0, 2.0
     while not decides(high):

@@ -30,6 +30,10 @@ class KnowledgeTask(Protocol):
     keeps_option_scores: bool
     """Whether records keep the per-option log-likelihoods (no, where the options are a vocabulary)."""
 
+    clusters: bool
+    """Whether the items' groups stand for others like them, as LAMA's relations do, and not for themselves (fixed strata). The
+    matrix's entry may say otherwise."""
+
     probe_words: int
     """How many words of a probe sentence make an overlap (``core.probes``)."""
 

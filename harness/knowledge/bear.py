@@ -46,6 +46,7 @@ class Bear:
     limit: int | None = None
     data: Path | None = None
     name = "bear"
+    clusters: ClassVar[bool] = True
     kind: ClassVar[TaskKind] = "sentence"
     probe_words: ClassVar[int] = NGRAM_WORDS
     keeps_option_scores = True

@@ -47,6 +47,7 @@ class Facts:
     kind: ClassVar[TaskKind] = "sentence"
     probe_words: ClassVar[int] = NGRAM_WORDS
     keeps_option_scores = True
+    clusters: ClassVar[bool] = False
 
     def spec_digest(self) -> str:
         """The digest of data, protocol and candidate draw; a limit leaves it as it is, because it only leaves items out."""
@@ -85,6 +86,7 @@ class FactsBlank:
     kind: ClassVar[TaskKind] = "blank"
     probe_words: ClassVar[int] = NGRAM_WORDS
     keeps_option_scores = False
+    clusters: ClassVar[bool] = False
 
     def spec_digest(self) -> str:
         """The digest of data and protocol; a limit leaves it as it is, because it only leaves items out."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from harness.core.digest import digest_json, digest_sequence, digest_text
 from harness.core.errors import ConfigError, ModelError, ScoreError
@@ -69,6 +70,7 @@ class Lama:
     data: Path | None = None
     family: str | None = None
     name = "lama"
+    clusters: ClassVar[bool] = True
     keeps_option_scores = False
 
     def __post_init__(self) -> None:

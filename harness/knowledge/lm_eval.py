@@ -17,7 +17,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lm_eval
 
@@ -83,6 +83,7 @@ class LmEval:
     limit: int | None = None
     data: Path | None = None
     name = "lm_eval"
+    clusters: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if (self.task is None) == (self.file is None):

@@ -34,6 +34,7 @@ class Closing:
         self._started_at = _now()
         self._matrix_path: Path | None = None
         self._report: Path | None = None
+        self._warnings: tuple[str, ...] = ()
         self._trouble: str | None = None
         self._refused_with: int | None = None
 
@@ -83,7 +84,7 @@ class Closing:
 
         try:
             keep_only(self._settings.report_dir, {verdict.cell for verdict in self._verdicts.values()})
-            self._report = Review(
+            self._report, self._warnings = Review(
                 folder=self._settings.report_dir,
                 matrix=read_matrix(self._matrix_path, self._settings.profile),
                 mode=self._settings.mode,
@@ -99,7 +100,7 @@ class Closing:
         hint = self._trouble
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             hint = hint or self._nothing_selected()
-        write_summary(terminalreporter, list(self._verdicts.values()), self._report, hint)
+        write_summary(terminalreporter, list(self._verdicts.values()), self._report, hint, self._warnings)
         if exitstatus == pytest.ExitCode.INTERRUPTED and self._config.stash[MATRICES]:
             terminalreporter.line("harness: stopped; finished rounds are stored and will not be measured again.")
 

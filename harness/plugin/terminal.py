@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -55,8 +55,14 @@ def make_progress(config: pytest.Config) -> Progress:
     return Progress(write=write, is_tty=name is None and reporter is not None and bool(reporter.isatty))
 
 
-def write_summary(reporter: pytest.TerminalReporter, verdicts: list[Verdict], report: Path | None, hint: str | None) -> None:
-    """The closing section: one line a verdict, then where the report is."""
+def write_summary(
+    reporter: pytest.TerminalReporter,
+    verdicts: list[Verdict],
+    report: Path | None,
+    hint: str | None,
+    warnings: Sequence[str] = (),
+) -> None:
+    """The closing section: one line a verdict, then the first early warnings, then where the report is."""
     if hint:
         reporter.section("harness", sep="=")
         reporter.line(hint)
@@ -71,6 +77,9 @@ def write_summary(reporter: pytest.TerminalReporter, verdicts: list[Verdict], re
         if verdict.choice is not None and verdict.choice.warning:
             reporter.write(f"{'early warning':<13}", yellow=True)
             reporter.line(f" {f'{verdict.cell}-{verdict.task}':<{width}}  {verdict.choice.warning}")
+    for line in warnings:
+        reporter.write(f"{'warning':<13}", yellow=True)
+        reporter.line(f" {line}")
     if report is not None:
         reporter.line("")
         reporter.line(f"report: {report}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from harness.report.bundle import NotRun, Reference, RunBundle
 from harness.report.files import report, write_report
+from harness.report.hints import early_warnings
 from harness.report.history import Accepted, History, read_history
 from harness.report.index import write_index
 from harness.report.leaderboard import make_leaderboard
@@ -22,6 +23,7 @@ __all__ = [
     "NotRun",
     "Reference",
     "RunBundle",
+    "early_warnings",
     "make_leaderboard",
     "read_history",
     "render_leaderboard",

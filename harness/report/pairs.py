@@ -151,13 +151,24 @@ class Compared:
     """A task run beside its baseline and its dense model, where these have outcomes of the same items.
 
     ``flips`` holds those of the same pairs, but of a dense cell only those against its baseline; ``groups`` stand in the
-    order of their first item.
+    order of their first item, and ``relations`` says which of them each item belongs to.
     """
 
     run: TaskRun
     pairs: Mapping[Against, Pair]
     flips: tuple[Flips, ...]
     groups: tuple[GroupCounts, ...]
+    relations: np.ndarray
+
+    @property
+    def flipped(self) -> tuple[np.ndarray, np.ndarray]:
+        """How many items of each relation were lost and gained since the baseline; none where that has other items."""
+        found = next((one for one in self.flips if one.against == "baseline"), None)
+        here, n_lost = (np.zeros(0, np.int64), 0) if found is None else (found.here, found.n_lost)
+        lost, gained = (
+            np.bincount(self.relations[side], minlength=len(self.groups)) for side in (here[:n_lost], here[n_lost:])
+        )
+        return lost, gained
 
 
 @lru_cache(maxsize=1)
@@ -194,7 +205,7 @@ def _compare(record: CellRecord, run: TaskRun, bundle: RunBundle) -> Compared:
     known = bundle.baselines.get(cell.id)
     again = known is not None and not identity_differences(known.provenance, record.provenance)
     found = tuple(flips(pairs[against], against, ids, again=again and against == "baseline") for against in kept)
-    return Compared(run, pairs, found, count_groups(run, groups, baseline, dense))
+    return Compared(run, pairs, found, *count_groups(run, groups, baseline, dense))
 
 
 def labels_of(items: Items) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -231,10 +242,12 @@ def flips(made: Pair, against: Against, ids: Sequence[str], *, again: bool = Fal
     return Flips(made, against, flipped[order], int(was[flipped].sum()))
 
 
-def count_groups(run: TaskRun, names: Sequence[str], baseline: Pair | None, dense: Pair | None) -> tuple[GroupCounts, ...]:
-    """Right answers per relation; ``names`` are the relations of the run's items."""
+def count_groups(
+    run: TaskRun, names: Sequence[str], baseline: Pair | None, dense: Pair | None
+) -> tuple[tuple[GroupCounts, ...], np.ndarray]:
+    """Right answers per relation, and which of them each item belongs to; ``names`` are the relations of the run's items."""
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    groups = np.array([number[name] for name in names], dtype=np.int64)
+    groups = np.array([number[name] for name in names], dtype=np.int32)
 
     def count(right: np.ndarray) -> list[int]:
         counted: list[int] = np.bincount(groups[right], minlength=len(number)).tolist()
@@ -243,7 +256,8 @@ def count_groups(run: TaskRun, names: Sequence[str], baseline: Pair | None, dens
     was = [[None] * len(number) if made is None else count(made.was_right) for made in (dense, baseline)]
     n_items = np.bincount(groups, minlength=len(number)).tolist()
     now = count(run.outcomes.correct)
-    return tuple(GroupCounts(name, n_items[i], was[0][i], was[1][i], now[i]) for name, i in number.items())
+    counts = tuple(GroupCounts(name, n_items[i], was[0][i], was[1][i], now[i]) for name, i in number.items())
+    return counts, groups
 
 
 def option_of(item: Item, answer: Answer) -> str | None:

@@ -17,6 +17,7 @@ from harness.report.answers import find_answers, find_groups
 from harness.report.bundle import Reference, RunBundle, cell_of
 from harness.report.choices import find_choices
 from harness.report.dense import accuracy_of, compared_dense
+from harness.report.hints import hints
 from harness.report.lines import Rows, quote
 from harness.report.listing import comparisons, listed, shares
 from harness.report.pairs import Flip, Flips, compared
@@ -42,6 +43,7 @@ def raw_report(bundle: RunBundle) -> dict[str, Any]:
         "cells": [_cell(bundle, entry, flipped.get(cell_of(entry).id, {})) for entry in bundle.cells],
         "dense": {model: _reference(bundle.dense[model]) for model in bundle.dense},
         "regimes": [as_mapping(made) for made in bundle.regimes],
+        "hints": asdict(hints(bundle)),
         "not_run": [{"cell": left.cell.id, "task": left.task, "reason": left.reason} for left in bundle.not_run],
     }
 

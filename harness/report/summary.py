@@ -8,6 +8,7 @@ from typing import Any
 from harness.core.verdicts import POOLED, Estimate
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle
+from harness.report.hints import hints
 from harness.report.markdown import escape, table
 from harness.report.pairs import Answer, Flip, compared_flips, option_of
 from harness.report.sections.banner import Finding, view_banner
@@ -18,6 +19,9 @@ N_FLIPS = 5
 
 N_TABLES = 12
 """Cases whose lost items are shown; a CI system takes no summary of any length."""
+
+N_HINTS = 10
+"""Early warnings shown; the page has the rest."""
 
 NONE = "–"
 
@@ -36,6 +40,11 @@ def summarize(bundle: RunBundle, report_json: Mapping[str, Any]) -> str:
         parts.append("### To look at")
         parts.append("\n".join(map(_finding, top.findings)))
     parts += _chosen(bundle)
+    if found := hints(bundle).warnings:
+        parts.append("### Early warnings")
+        parts.append("\n".join(f"- {escape(one.sentence)}." for one in found[:N_HINTS]))
+        if len(found) > N_HINTS:
+            parts.append(f"{fmt.plural(len(found) - N_HINTS, 'more')} in `index.html`.")
     parts += _lost(bundle)
     parts.append("The whole report is `index.html` beside this file; every number is in `report.json`.")
     return "\n\n".join(parts) + "\n"

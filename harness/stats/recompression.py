@@ -161,7 +161,7 @@ def combined_tail(excess: Counts, variance: Counts, spread: Spread) -> Float[np.
     excess, variance = np.asarray(excess, dtype=np.float64), np.asarray(variance, dtype=np.float64)
     if spread.sigma == 0 or math.isinf(spread.df):
         return _normal_tail(excess, np.asarray(variance + spread.sigma**2))
-    widths, weights = _chi_square_nodes(spread.df)
+    widths, weights = chi_square_nodes(spread.df)
     flat_excess, flat_variance = (part.ravel() for part in np.broadcast_arrays(excess, variance))
     tail = np.empty(flat_excess.shape)
     for start in range(0, tail.size, _BLOCK):
@@ -195,7 +195,7 @@ def _normal_tail(excess: Float[np.ndarray, " ..."], variance: Float[np.ndarray, 
 
 
 @lru_cache(maxsize=64)
-def _chi_square_nodes(df: float) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
+def chi_square_nodes(df: float) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
     """Values of df/W and their probabilities, W chi-square, evenly spaced in log W."""
     low, high = 2 * float(gammaincinv(df / 2, 1e-18)), 2 * float(gammainccinv(df / 2, 1e-18))
     log_w, step = np.linspace(math.log(low), math.log(high), 257, retstep=True)

@@ -157,8 +157,8 @@ def anytime_limit(
 class Rule:
     """What a unit of ``n_items`` is tested for: FAIL proves a loss above ``m0``, PASS one below ``m1``, each at its level.
 
-    Early verdicts may spend their share of a level; where re-compressing moves the loss (``spread``) there are none, and
-    nothing is kept for them.
+    Early verdicts may spend their share of a level; where re-compressing moves the loss (``spread``), or where the rule is one
+    ``at_full_n`` (clusters), there are none, and nothing is kept for them.
     """
 
     n_items: int
@@ -169,16 +169,22 @@ class Rule:
     fail_share: float
     pass_share: float
     spread: Spread = NO_SPREAD
+    at_full_n: bool = False
+
+    @property
+    def is_early(self) -> bool:
+        """Whether there may be a verdict before all items are in."""
+        return self.spread == NO_SPREAD and not self.at_full_n
 
     @property
     def early_fail_share(self) -> float:
         """What early FAIL verdicts spend of their level."""
-        return self.fail_share if self.spread == NO_SPREAD else 0.0
+        return self.fail_share if self.is_early else 0.0
 
     @property
     def early_pass_share(self) -> float:
         """What early PASS verdicts spend of their level."""
-        return self.pass_share if self.spread == NO_SPREAD else 0.0
+        return self.pass_share if self.is_early else 0.0
 
 
 def p_fail(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -168,3 +169,18 @@ def test_a_missing_model_folder_is_one_sentence(matrix: Matrix, measure, tmp_pat
 def test_an_unknown_device_is_one_sentence(measure) -> None:
     with pytest.raises(ConfigError, match="device 'cudax'"):
         measure(device="cudax")
+
+
+def test_whether_relations_stand_for_others_is_the_matrixs_to_say_and_measures_nothing_anew(
+    measure, feeding: Feeding, matrix: Matrix
+) -> None:
+    """The stored result is the same one; only what its record says of its relations changes."""
+    assert measure().runs["facts"].info.n_clusters is None, "the shipped facts stand for themselves"
+    plan = matrix.plan("tiny_4bit-rtn_none")
+    entry = plan.tasks["facts"]
+    for said, n_clusters in ((True, 1), (False, None)):
+        plan.tasks["facts"] = replace(entry, clusters=said)  # type: ignore[index]
+        run = measure()
+        assert (run.runs["facts"].info.n_clusters, run.record.tasks["facts"].n_clusters) == (n_clusters, n_clusters)
+        assert run.record.origins == {"facts": "stored"}
+    assert feeding.n_groups == 40

@@ -42,6 +42,7 @@ def test_marks_select_tasks_of_every_cell_and_never_a_pool() -> None:
     [
         ('group = "World Knowledge"', "the group 'World Knowledge': expected a word"),
         ('cost = "cheap"', "the cost 'cheap': expected 'quick' or 'long'"),
+        ('clusters = "yes"', "`clusters` 'yes': expected true or false"),
     ],
 )
 def test_a_wrong_group_or_cost_is_refused(line: str, sentence: str, tmp_path: Path) -> None:

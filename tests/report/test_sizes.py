@@ -13,6 +13,9 @@ from harness.report.scatter import CHARACTER, Point, Scale, draw_panel
 from harness.report.sections.sizes import view_sizes
 from harness.report.trend import LEAST_REACH, MOST_POINTS, TrendPoint, draw_trend
 
+ROUNDING = 1e-9
+"""Of sums of drawing units."""
+
 
 def point(label: str, size: int, value: float, half: float = 0.02) -> Point:
     return Point(label, size, value, value - half, value + half, "circle", False, "pass", f"{label} in words")
@@ -74,11 +77,11 @@ def test_labels_stay_inside_and_do_not_cover_each_other(found):
     drawn = draw_panel(points, 420_000_000, Scale.over(points), 3)
     placed = list(boxes(drawn, points))
     for box in placed:
-        assert box[0] > 0
-        assert box[2] <= drawn.width
-        assert box[3] <= drawn.height
+        assert box[0] > -ROUNDING
+        assert box[2] <= drawn.width + ROUNDING
+        assert box[3] <= drawn.height + ROUNDING
     for a, b in combinations(placed, 2):
-        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        assert any(one <= other + ROUNDING for one, other in ((a[2], b[0]), (b[2], a[0]), (a[3], b[1]), (b[3], a[1])))
 
 
 def test_cells_of_the_same_size_stand_side_by_side():

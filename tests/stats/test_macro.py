@@ -7,7 +7,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from harness.core.verdicts import Estimate, NotEstimable
-from harness.stats.clusters import cluster_interval, cluster_t
+from harness.stats.clusters import Clusters, cluster_t
 from harness.stats.macro import macro_mean, micro_mean, p_same_macro, p_same_micro
 
 
@@ -27,13 +27,14 @@ def test_macro_is_scipys_t_interval_over_the_relations_means() -> None:
 
 
 def test_micro_is_the_loss_of_everything_by_the_paired_statistics() -> None:
-    """What is gained from nothing right: the interval of ``clusters`` without Tango's, which is never wider here."""
+    """What is gained from nothing right: each end is where the cluster t of the paired losses is its quantile."""
     values, clusters = draw(np.random.default_rng(2))
     right, sizes = np.bincount(clusters, weights=values).astype(int), np.bincount(clusters)
-    paired = cluster_interval(right, np.zeros_like(right), sizes, 0.95)
+    paired, quantile = Clusters(right, np.zeros_like(right), sizes), scipy_stats.t.ppf(0.975, 11)
     made = micro_mean(values, clusters, 0.95)
     assert isinstance(made, Estimate)
-    assert (made.value, made.low, made.high) == pytest.approx((paired.value, paired.low, paired.high))
+    assert made.value == pytest.approx(right.sum() / sizes.sum())
+    assert [float(cluster_t(paired, end)) for end in (made.low, made.high)] == pytest.approx([quantile, -quantile])
 
 
 def test_the_paired_p_value_is_scipys() -> None:
@@ -44,7 +45,7 @@ def test_the_paired_p_value_is_scipys() -> None:
     assert p_same_macro(one, other, clusters) == pytest.approx(scipy_stats.ttest_rel(*means).pvalue)
     assert p_same_macro(one, one, clusters) == p_same_micro(one, one, clusters) == 1.0
     lost, gained = (np.bincount(clusters, weights=(a > b)).astype(int) for a, b in ((one, other), (other, one)))
-    t = float(cluster_t(lost, gained, np.bincount(clusters), 0.0))
+    t = float(cluster_t(Clusters(lost, gained, np.bincount(clusters)), 0.0))
     assert p_same_micro(one, other, clusters) == pytest.approx(2 * scipy_stats.t.sf(abs(t), 11))
     assert p_same_macro(np.ones(4), np.zeros(4), np.array([0, 0, 1, 1])) == 0.0
 

@@ -21,6 +21,7 @@ SECTIONS = Shelf(
         "cells": "harness.report.sections.cells:view_cells",
         "flips": "harness.report.sections.flips:view_flips",
         "perplexity": "harness.report.sections.perplexity:view_perplexity",
+        "hints": "harness.report.sections.hints:view_hints",
         "relations": "harness.report.sections.relations:view_relations",
         "regimes": "harness.report.sections.regimes:view_regimes",
         "history": "harness.report.sections.history:view_history",

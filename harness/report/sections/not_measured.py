@@ -96,5 +96,7 @@ def _limits(bundle: RunBundle) -> list[str]:
         "Only the items listed were asked. Other facts, languages, prompts and longer conversations are not covered, "
         "and neither are speed, memory or safety."
     )
-    said.append("Bars per relation, flips and retention of the dense model describe; only the cases of the gate are tested.")
+    said.append(
+        "Bars per relation, flips, hints and retention of the dense model describe; only the cases of the gate decide."
+    )
     return said

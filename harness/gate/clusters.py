@@ -1,0 +1,70 @@
+"""Which relations stand for others, and the items of one unit by relation.
+
+The matrix says it of a task, or its suite does; the record carries it (``TaskInfo.n_clusters``). What an accepted baseline
+says holds until another one is accepted: a line of the matrix alone makes no test easier. Fewer than ten relations are fixed
+strata in any case, and their items are tested one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from harness.core.columns import StoredItems
+from harness.core.digest import digest_text
+from harness.core.records import Items, TaskInfo
+from harness.stats.cluster_estimates import Resampled
+from harness.stats.clusters import FEWEST_CLUSTERS, Clusters
+
+ALONE = -1
+"""The number of items that belong to no cluster."""
+
+
+def has_clusters(now: TaskInfo, known: TaskInfo) -> bool:
+    """Whether a task's relations stand for others, by what is asked now or was accepted, and are enough for it."""
+    n_clusters = known.n_clusters if now.n_clusters is None else now.n_clusters
+    return n_clusters is not None and n_clusters >= FEWEST_CLUSTERS
+
+
+def relation_numbers(items: Items) -> Int[np.ndarray, " n"]:
+    """A number for each item's relation, from its name alone: two tasks of a pool that ask one relation move together."""
+    groups = items.labels()[1] if isinstance(items, StoredItems) else [item.group for item in items]
+    numbers = {group: int(digest_text(group)[:15], 16) for group in set(groups)}
+    return np.array([numbers[group] for group in groups], dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class ClusteredItems:
+    """A unit's items, all of them, right or wrong before and now; ``clusters``: their relations' numbers, or ALONE."""
+
+    before: Bool[np.ndarray, " n"]
+    now: Bool[np.ndarray, " n"]
+    clusters: Int[np.ndarray, " n"]
+
+    @cached_property
+    def counts(self) -> Clusters:
+        """Lost, gained and all items by relation."""
+        return Clusters.of(self.before & ~self.now, ~self.before & self.now, self.clusters)
+
+    @property
+    def resampled(self) -> Resampled:
+        """Samples of relations; the same whenever they are drawn."""
+        rng = np.random.default_rng(int(digest_text("relations drawn again")[:12], 16))
+        return Resampled.of(self.before, self.now, self.clusters, rng)
+
+
+def together(
+    clusters: Sequence[Int[np.ndarray, " n"] | None], kept: Sequence[Bool[np.ndarray, " n"]]
+) -> Int[np.ndarray, " n"] | None:
+    """The numbers of the kept items of several tasks, one behind the other; None where there are fewer than ten relations
+    that stand for others."""
+    parts = [
+        np.full(int(chosen.sum()), ALONE) if numbers is None else numbers[chosen]
+        for numbers, chosen in zip(clusters, kept, strict=True)
+    ]
+    joined = np.concatenate(parts)
+    return joined if len(np.unique(joined[joined != ALONE])) >= FEWEST_CLUSTERS else None

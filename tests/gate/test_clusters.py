@@ -1,0 +1,212 @@
+"""Relations that stand for others: the largest p-value decides, at full N only; a line of the matrix loosens nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.baseline.record import digest_record
+from harness.core.records import Cell, CellRun, Item, TaskRun
+from harness.core.serial import as_mapping
+from harness.core.verdicts import CellVerdict, Status
+from harness.gate import Family, Policy, Sibling, judge, undecided
+from harness.gate.feasibility import cell_feasibility, feasibility
+from harness.gate.recorded import Recorded, problem_of
+from harness.stats.sequential import round_ends
+
+N, C = 1200, 24
+FAMILY = Family(n_cells=5, n_tasks=5)
+GROUPS = np.arange(N) % C
+RIGHT = np.random.default_rng(0).random(N) < 0.6
+
+
+def items(name: str = "trex", n_relations: int = C) -> tuple[Item, ...]:
+    return tuple(
+        Item(f"{name}-{i}", f"P{i % n_relations}", f"fact {i} is [Y]", ("a", "b", "c", "d"), (i % 4,)) for i in range(N)
+    )
+
+
+def loses(share: float, relations: int = C, of: np.ndarray = RIGHT) -> np.ndarray:
+    """So large a share of all items, taken from the first relations only; in each the same."""
+    now, each = of.copy(), round(share * N / relations)
+    for relation in range(relations):
+        now[np.flatnonzero(of & (relation == GROUPS))[:each]] = False
+    return now
+
+
+@pytest.fixture
+def make(build: Any):
+    def run(correct: np.ndarray, weights: str = "w2", *, n_clusters: int | None = C, **changes: Any) -> CellRun:
+        asked = changes.pop("items", items())
+        task = build.task("trex", correct, items=asked, n_clusters=n_clusters, **changes)
+        return build.run({"trex": task}, weights=weights)
+
+    return run
+
+
+def judged(build: Any, run: CellRun, baseline: CellRun, policy: Policy, **changes: Any) -> CellVerdict:
+    return judge(run, build.baseline(baseline), policy, FAMILY, mode="commit", declared_tasks=tuple(run.runs), **changes)
+
+
+def test_a_loss_in_a_few_relations_is_proven_of_these_facts_and_not_of_others(build: Any, make: Any, policy: Policy) -> None:
+    lost = loses(0.03, relations=3)
+    strata = judged(build, make(lost, n_clusters=None), make(RIGHT, "w1", n_clusters=None), policy).pooled
+    clusters = judged(build, make(lost), make(RIGHT, "w1"), policy).pooled
+    assert (strata.status, clusters.status) == (Status.REGRESSED, Status.INCONCLUSIVE)
+    assert (strata.evidence.n_clusters, clusters.evidence.n_clusters) == (None, C)
+    assert clusters.evidence.loss.method == "cluster bootstrap"
+    assert clusters.evidence.loss.low < strata.evidence.loss.low < strata.evidence.loss.high < clusters.evidence.loss.high
+    assert f"in {C} relations that stand for others" in clusters.reason
+    assert "more items in more such relations would decide" in clusters.reason
+    assert clusters.evidence.min_detectable_loss > strata.evidence.min_detectable_loss
+
+
+def test_so_many_more_relations_would_decide(build: Any, make: Any, policy: Policy) -> None:
+    """The promise of the sentence, kept: the same relations twice, three times … turn red where it says so."""
+    found = judged(build, make(loses(0.03, relations=3)), make(RIGHT, "w1"), policy).pooled
+    times = 1 + found.evidence.items_needed / N
+    for copies, status in ((int(times), Status.INCONCLUSIVE), (int(np.ceil(times)), Status.REGRESSED)):
+        asked = tuple(
+            replace(item, id=f"{copy}-{item.id}", group=f"{item.group}.{copy}") for copy in range(copies) for item in items()
+        )
+        lost, right = np.tile(loses(0.03, relations=3), copies), np.tile(RIGHT, copies)
+        uncapped = replace(policy, pool_cap_items=len(asked))
+        run = make(lost, n_clusters=C * copies, items=asked)
+        assert judged(build, run, make(right, "w1", n_clusters=C * copies, items=asked), uncapped).pooled.status is status
+
+
+def test_a_loss_in_every_relation_is_red_and_no_loss_passes(build: Any, make: Any, policy: Policy) -> None:
+    before = make(RIGHT, "w1")
+    assert judged(build, make(loses(0.05)), before, policy).pooled.status is Status.REGRESSED
+    swapped = RIGHT.copy()
+    swapped[np.flatnonzero(RIGHT)[:6]], swapped[np.flatnonzero(~RIGHT)[:6]] = False, True
+    passed = judged(build, make(swapped), before, policy)
+    assert (passed.status, passed.pooled.identical) == (Status.PASS, False)
+    assert judged(build, make(RIGHT), before, policy).pooled.identical
+
+
+def test_there_is_no_early_verdict(build: Any, make: Any, policy: Policy) -> None:
+    """Even a cell that lost half is fed whole, where strata would be red after a few percent."""
+    ruined, baseline = loses(0.4), build.baseline(make(RIGHT, "w1"))
+    for n_clusters, wanted in ((C, {"trex"}), (None, set())):
+        run = make(ruined, n_clusters=n_clusters)
+        before = build.baseline(make(RIGHT, "w1", n_clusters=n_clusters))
+        for index in (3, -2):
+            part = build.cut(run, round_ends(N)[index])
+            assert undecided(part, before, policy, FAMILY, declared_tasks=("trex",)) == wanted
+    assert undecided(make(ruined), baseline, policy, FAMILY, declared_tasks=("trex",)) == frozenset()
+
+
+def test_fewer_than_ten_relations_are_fixed_strata(build: Any, make: Any, policy: Policy) -> None:
+    few, lost = items(n_relations=9), loses(0.03, relations=3)
+    said = judged(build, make(lost, items=few, n_clusters=9), make(RIGHT, "w1", items=few, n_clusters=9), policy)
+    plain = judged(build, make(lost, items=few, n_clusters=None), make(RIGHT, "w1", items=few, n_clusters=None), policy)
+    assert as_mapping(said) == as_mapping(plain)
+
+
+def test_what_was_accepted_holds_when_the_matrix_says_less(build: Any, make: Any, policy: Policy) -> None:
+    lost = loses(0.03, relations=3)
+    for now, known in ((None, C), (C, None)):
+        found = judged(build, make(lost, n_clusters=now), make(RIGHT, "w1", n_clusters=known), policy)
+        assert found.pooled.evidence.n_clusters == C
+
+
+def test_a_run_without_its_items_is_invalid(build: Any, make: Any, policy: Policy) -> None:
+    run = make(loses(0.03))
+    bare = CellRun(run.record, {"trex": replace(run.runs["trex"], items=())})
+    found = judged(build, bare, make(RIGHT, "w1"), policy)
+    assert found.status is Status.INVALID
+    assert "the items that tell which is which" in found.tasks[0].reason
+
+
+def test_a_pool_may_have_both_kinds_and_one_relation_in_two_tasks_is_one(build: Any, policy: Policy) -> None:
+    def run(lost: np.ndarray, weights: str) -> CellRun:
+        def task(name: str, correct: np.ndarray, n_clusters: int | None) -> TaskRun:
+            return build.task(name, correct, items=items(name), n_clusters=n_clusters)
+
+        tasks = {"trex": task("trex", lost, C), "bear": task("bear", lost, C), "facts": task("facts", RIGHT, None)}
+        return build.run(tasks, weights=weights)
+
+    found = judged(build, run(loses(0.05, relations=4), "w2"), run(RIGHT, "w1"), policy)
+    assert found.pooled.evidence.n_clusters == C, "not twice as many: P0 of the one is P0 of the other"
+    assert [task.evidence.n_clusters for task in found.tasks] == [C, C, None]
+    assert found.tasks[2].status is Status.PASS
+    half = build.cut(run(loses(0.05, relations=4), "w2"), round_ends(N)[-3])
+    left = undecided(half, build.baseline(run(RIGHT, "w1")), policy, FAMILY, declared_tasks=("trex", "bear", "facts"))
+    assert left == {"trex", "bear", "facts"}, "the pool needs all of its tasks"
+
+
+def test_a_recovery_is_judged_by_relation_too(build: Any, policy: Policy) -> None:
+    recovered, compressed = Cell("llama", "4bit-rtn", "idp"), Cell("llama", "4bit-rtn", "none")
+    compressed_right = RIGHT & (np.random.default_rng(2).random(N) < 0.8)
+
+    def judge_recovery(now: np.ndarray, n_clusters: int | None) -> Any:
+        def cell(which: Cell, correct: np.ndarray, weights: str) -> CellRun:
+            task = build.task("trex", correct, cell=which, items=items(), n_clusters=n_clusters)
+            return build.run({"trex": task}, cell=which, weights=weights)
+
+        sibling = Sibling(cell(compressed, compressed_right, "w2"), build.baseline(cell(compressed, compressed_right, "w1")))
+        run, before = cell(recovered, now, "w2"), cell(recovered, RIGHT, "w1")
+        return judged(build, run, before, policy, sibling=sibling).recovery
+
+    few = loses(0.04, relations=3)
+    strata, clusters = judge_recovery(few, None), judge_recovery(few, C)
+    assert (strata.status, clusters.status) == (Status.REGRESSED, Status.INCONCLUSIVE)
+    assert clusters.gain.n_clusters == C
+    assert clusters.gain.loss.low < strata.gain.loss.low
+    assert clusters.gain.items_needed > 0
+    assert judge_recovery(loses(0.10), C).status is Status.REGRESSED
+    assert judge_recovery(loses(0.001, relations=1), C).status is Status.PASS
+
+
+def test_a_recompressed_cell_has_both_spreads(build: Any, policy: Policy) -> None:
+    def run(correct: np.ndarray, weights: str) -> CellRun:
+        task = build.task("trex", correct, items=items(), n_clusters=C)
+        return build.run({"trex": task}, weights=weights, stability="re-compressed")
+
+    noise = build.noise((0.590, 0.595, 0.600, 0.605, 0.610), tasks=("trex",))
+    lost = loses(0.05)
+    found = judge(
+        run(lost, "w2"),
+        build.baseline(run(RIGHT, "w1"), noise),
+        policy,
+        FAMILY,
+        mode="commit",
+        declared_tasks=("trex",),
+    ).pooled
+    still = judged(build, build.run({"trex": run(lost, "w2").runs["trex"]}, weights="w2"), run(RIGHT, "w1"), policy)
+    assert found.evidence.sigma_recompression > 0
+    assert found.evidence.n_clusters == C
+    assert found.evidence.loss.low < 0.05 < found.evidence.loss.high
+    assert still.pooled.status is Status.INVALID, "without measured noise a cell that moves can't be compared"
+
+
+def test_a_record_without_clusters_has_the_digest_that_it_always_had(build: Any, make: Any) -> None:
+    made = build.baseline(make(RIGHT, n_clusters=None)).record
+    fields = as_mapping(made)
+    del fields["tasks"]["trex"]["info"]["n_clusters"]
+    assert digest_record(made) == made.digest == digest_record(fields)
+    assert digest_record(build.baseline(make(RIGHT)).record) != made.digest
+
+
+def test_an_unchanged_cell_stays_identical_when_its_relations_come_to_stand_for_others(build: Any, make: Any) -> None:
+    known, now = build.baseline(make(RIGHT, "w1", n_clusters=None)), make(RIGHT, "w1")
+    info = now.runs["trex"].info
+    assert known.outcomes_if_identical(now.record.provenance, info, "plain 1") is not None
+
+
+def test_students_quantile_and_no_early_share_enter_the_warning(build: Any, make: Any, policy: Policy) -> None:
+    strata, clusters = (feasibility(policy, policy.cell, 725, flip_rate=0.01, n_clusters=c) for c in (None, 200))
+    assert strata.feasible, "725 items were the fewest that could pass, half of the level being kept for early verdicts"
+    assert clusters.feasible
+    few = feasibility(policy, policy.cell, 300, flip_rate=0.01, n_clusters=10)
+    assert "300 items in 10 relations that stand for others can hardly prove" in few.sentence("cell")
+    assert cell_feasibility(policy, build.baseline(make(RIGHT))).n_clusters == C
+
+
+def test_the_selftest_says_that_it_can_not_inject_into_relations(build: Any, make: Any, policy: Policy) -> None:
+    run = make(RIGHT)
+    assert "stand for others" in problem_of(Recorded(run, build.baseline(run), None, policy, FAMILY), ("trex",))
