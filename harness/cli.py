@@ -190,6 +190,7 @@ def _measure(args: argparse.Namespace) -> int:
     from harness.execution.local import crashed, measure_cell
     from harness.execution.progress import LogToProgress
     from harness.execution.store import Store
+    from harness.review import size_warning
 
     matrix = _matrix(args)
     plans = [matrix.plan(cell) for cell in args.cells]
@@ -198,6 +199,8 @@ def _measure(args: argparse.Namespace) -> int:
     code = EXIT_PASS
     for plan in plans:
         write_cell(args.folder, CellFailure(plan.cell, plan.profile, UNFINISHED))
+        if (warning := size_warning(matrix, plan, args.baseline_dir, options.limit)) is not None:
+            print(f"harness: {warning}", file=sys.stderr)
         with LogToProgress(progress):
             try:
                 run: CellRun | CellFailure = measure_cell(

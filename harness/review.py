@@ -20,7 +20,7 @@ from harness.core.run_folder import read_run
 from harness.core.shelf import unknown_name
 from harness.core.verdicts import RECOVERED, CellVerdict
 from harness.execution.matrix import CellPlan, Matrix, declared_cells
-from harness.gate import Dense, Family, Mode, Policy, Sibling, judge, read_policy, sibling_left_out
+from harness.gate import Dense, Family, Mode, Policy, Sibling, cell_feasibility, judge, read_policy, sibling_left_out
 from harness.report import NotRun, Reference, RunBundle, early_warnings, read_history, write_report
 
 POLICY = "policy.toml"
@@ -43,6 +43,22 @@ def policy_of(matrix: Matrix) -> Policy:
         if not any(fnmatchcase(cell, floor.cells) for cell in cells):
             raise ConfigError(f"{path}: dense_floor: {unknown_name('cell or pattern', floor.cells, cells)}")
     return policy
+
+
+def size_warning(matrix: Matrix, plan: CellPlan, baseline_dir: Path, limit: int | None) -> str | None:
+    """Said before a cell is measured: that it is too small to prove what its policy asks, and which N would do.
+
+    None where it is not, and where nothing is known yet: no policy beside the matrix, no baseline. One that can't be read is
+    said instead.
+    """
+    if not (matrix.path.parent / POLICY).exists():
+        return None
+    try:
+        baseline = load_baseline(baseline_dir, plan.profile, plan.cell)
+    except BaselineError as error:
+        return str(error)
+    found = None if baseline is None else cell_feasibility(policy_of(matrix), baseline, limit)
+    return None if found is None or found.feasible else found.sentence(plan.cell.id)
 
 
 def sibling_of(matrix: Matrix, plan: CellPlan, run: CellRun | CellFailure | None, baseline_dir: Path) -> Sibling | None:
