@@ -19,7 +19,6 @@ def add_command(commands: Subparsers, terminal: Terminal) -> None:
 
 
 def _run(terminal: Terminal, args: argparse.Namespace) -> int:
-    from harness.execution.local import crashed
     from harness.execution.progress import LogToProgress
     from harness.execution.recover import train_recovery
     from harness.execution.store import Store
@@ -36,7 +35,11 @@ def _run(terminal: Terminal, args: argparse.Namespace) -> int:
             except HarnessError:
                 raise
             except Exception as error:
-                raise HarnessError(f"{plan.cell.id}: {crashed(plan, error).reason}") from error
+                told = str(error).strip().partition("\n")[0]
+                raise HarnessError(
+                    f"{plan.cell.id}: training crashed ({type(error).__name__}: {told}): no artifact was stored; run it "
+                    "again, it goes on at its last validation."
+                ) from error
         for number, one in enumerate(found.record.trainings, start=1):
             which = f" {number} of {len(found.record.trainings)}" if len(found.record.trainings) > 1 else ""
             terminal.say(

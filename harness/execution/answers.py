@@ -131,7 +131,7 @@ class Answers:
             return Generated(block.texts[row], n_tokens, block.are_ended[row], n_cut, root)
         if block.logliks_nats is not None and (ranked := block.standings) is not None:
             best, logliks = tuple(ranked.best[row]), tuple(ranked.best_logliks_nats[row])
-            return Standing(ranked.tokens[row], block.logliks_nats[row], ranked.n_ahead[row], best, logliks)
+            return Standing(ranked.tokens[row], block.logliks_nats[row], ranked.n_ahead[row], best, logliks, root)
         if block.logliks_nats is None or block.is_greedy is None or block.leads_nats is None:
             raise AssertionError("a block has scores, standings or texts")
         return Score(block.logliks_nats[row], block.is_greedy[row], n_tokens, block.leads_nats[row], n_cut, root)
@@ -186,7 +186,7 @@ def _block(about: BlockAbout, keys: Sequence[bytes], answers: Sequence[Answer]) 
     logliks = [answer.loglik_nats for answer in (scores or ranked)]
     if not all(map(math.isfinite, logliks)):
         raise ScoreError("a score is NaN or infinite: the model's weights or its dtype are broken; nothing was stored.")
-    roots = [answer.root for answer in (scores or texts) if answer.root is not None]
+    roots = [answer.root for answer in (scores or texts or ranked) if answer.root is not None]
     standings = Standings(
         tokens=[standing.token for standing in ranked],
         n_ahead=[standing.n_ahead for standing in ranked],

@@ -16,7 +16,7 @@ from harness.core.records import Item, ItemOutcome, Origin, Outcomes, TaskInfo, 
 from harness.execution.answers import Answers, Ask, Place
 from harness.execution.store import Store, StoredResult
 from harness.knowledge import KnowledgeTask
-from harness.scoring import Answer, Standing, is_cut, near_tie_nats
+from harness.scoring import Answer, is_cut, near_tie_nats
 from harness.stats.sequential import round_ends
 
 ORDER = "sha256 rounds/2"
@@ -118,7 +118,7 @@ def _choices(answers: Sequence[Sequence[Answer]]) -> tuple[tuple[int, ...], ...]
     """Which prompt each item's requests were asked behind, told once where it was the same; None where none was chosen."""
     rows: list[tuple[int, ...]] = []
     for found in answers:
-        roots = [answer.root for answer in found if not isinstance(answer, Standing) and answer.root is not None]
+        roots = [answer.root for answer in found if answer.root is not None]
         if len(roots) < len(found) or not roots:
             return None
         rows.append((roots[0],) if len(set(roots)) == 1 else tuple(roots))

@@ -207,8 +207,13 @@ class _Loop:
             try:
                 return run()
             except RuntimeError as error:  # torch.OutOfMemoryError is one
-                if self._micro_blocks == 1 or not is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
+                if self._micro_blocks == 1:
+                    raise RecoveryError(
+                        f"a single block of {self.recipe.block_tokens} tokens does not fit into the memory of {self.device}: "
+                        "take smaller block_tokens in the recipe, or a machine with more memory."
+                    ) from error
             self._micro_blocks = (self._micro_blocks + 1) // 2
             log.warning("a micro-batch is too large for the memory: %d blocks at once from now on", self._micro_blocks)
             make_room()

@@ -165,13 +165,15 @@ class Blank:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """The answer's token, its log-probability over the model's whole vocabulary (nats), how many other candidates have as much
-    or more (rank - 1), and the likeliest candidates, at most ten, best first: their tokens and log-probabilities."""
+    or more (rank - 1), and the likeliest candidates, at most ten, best first: their tokens and log-probabilities. ``root`` as
+    in a ``Score``."""
 
     token: int
     loglik_nats: float
     n_ahead: int
     best: tuple[int, ...]
     best_logliks_nats: tuple[float, ...]
+    root: int | None = None
 
 
 Question = Request | Prompt | Blank

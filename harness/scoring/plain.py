@@ -19,8 +19,7 @@ from harness.scoring.encode import Encoded
 from harness.scoring.memory import Halving
 from harness.scoring.plan import plan_batches
 from harness.scoring.readout import TokenReading, read_logits
-from harness.scoring.rooted import beside_each_row
-from harness.scoring.uneven import reading_all_kept
+from harness.scoring.rooted import calling_behind
 
 BUDGET_TOKENS = 512
 """Logits are made at every position here: 512 x 50,000 in float32 are 100 MB."""
@@ -63,23 +62,9 @@ def _score_batch(model: LoadedModel, root: SoftRoot | None, requests: Sequence[E
 def _logits(model: LoadedModel, ids: Tensor, root: SoftRoot | None) -> Tensor:
     """The logits at the ids' own places."""
     module: Any = model.module
-    if root is None or not root.n_positions:
-        logits: Tensor = module(input_ids=ids, use_cache=False).logits
-    elif root.embeddings is not None:
-        before = root.embeddings.expand(len(ids), -1, -1)
-        rows = torch.cat([before, module.get_input_embeddings()(ids)], dim=1)
-        logits = module(inputs_embeds=rows, use_cache=False).logits[:, root.n_positions :]
-    else:
-        cache = beside_each_row(root.keys_values or (), len(ids))
-        if root.is_uneven:
-            positions = torch.arange(root.n_positions, root.n_positions + ids.shape[1], device=ids.device)
-            with reading_all_kept(module.config):
-                rows = positions.expand(len(ids), -1)
-                logits = module(input_ids=ids, position_ids=rows, past_key_values=cache, use_cache=True).logits
-        else:
-            seen = torch.ones((len(ids), root.n_positions + ids.shape[1]), dtype=torch.long, device=ids.device)
-            logits = module(input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True).logits
-    return logits
+    with calling_behind(module, ids, root) as (asked, n_before):
+        logits: Tensor = module(**asked).logits
+    return logits[:, n_before:]
 
 
 def _fed(request: Encoded) -> int:

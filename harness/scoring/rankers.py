@@ -8,11 +8,12 @@ the sentence with the first sentinel in it, read after that sentinel in the deco
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from harness.core.errors import ConfigError, ScoreError
 from harness.models.loaded import LoadedModel
+from harness.models.roots import SoftRoot
 from harness.models.seq2seq import decoder_start, sentinel
 from harness.scoring import Blank, Progress, Request, Standing
 from harness.scoring.answers import GroupsDone, broken_score, check_looks_left, refuse_soft_roots
@@ -28,9 +30,15 @@ from harness.scoring.encode import encode_groups, window_tokens
 from harness.scoring.encoder import encoder_window, mask_answer
 from harness.scoring.gap import read_sentences
 from harness.scoring.heads import head_at, head_runs_anywhere
+from harness.scoring.limits import deepest_path
 from harness.scoring.memory import Halving
 from harness.scoring.pairs import encode_pairs
+from harness.scoring.rooted import body, calling_behind, choose_roots, keep_root, room_beside_roots
 from harness.scoring.rows import RowBatch, Rows, plan_rows
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 BATCH_TOKENS = 1024
 """Tokens fed at once; at the places that are read, logits are made for the whole vocabulary."""
@@ -43,27 +51,67 @@ LogitsAt = Callable[[Int[Tensor, "rows width"], Int[Tensor, " places"]], Float[T
 
 
 class DecoderRanker:
-    """Ranks with a loaded decoder: what is behind the blank is not read."""
+    """Ranks with a loaded decoder: what is behind the blank is not read. A soft root stands before every blank; of several the
+    one that is chosen for what is before it."""
 
     identity: ClassVar[str] = "next-token-rank/1"
 
     def __init__(self, model: LoadedModel, *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None) -> None:
-        refuse_soft_roots(model, "ranking")
         module: Any = model.module
-        self._model, self._engine = model, _Engine(model, _checked(batch_tokens), progress)
-        self._window = window_tokens(module.config, model.tokenizer)
+        self._model, self._batch_tokens, self._progress = model, _checked(batch_tokens), progress
+        self._halving = Halving()
+        self._window = room_beside_roots(model, window_tokens(module.config, model.tokenizer))
         self._reads_everywhere = not head_runs_anywhere(model)
+        self._kept: dict[int, SoftRoot | None] = {}
         check_looks_left(model, lambda ids: module(input_ids=ids, use_cache=False).logits, self._window)
 
     def rank(self, groups: Sequence[Sequence[Blank]]) -> list[list[Standing]]:
         """Where each blank's answer stands. Raises ScoreError."""
-        rows = []
-        for encoded in encode_groups(_requests(groups), self._model, self._window):
-            rows.append([_one_read(one.tokens[:-1], len(one.tokens) - 2, one.tokens[-one.n_scored :]) for one in encoded])
-        return self._engine.rank(groups, rows, self._logits_at)
+        requests = _requests(groups)
+        encoded = encode_groups(requests, self._model, self._window)
+        pieces = [[[one] for one in group] for group in encoded]
+        roots = choose_roots(requests, pieces, self._model, self._window)
+        rows = [[_one_read(one.tokens[:-1], len(one.tokens) - 2, one.tokens[-one.n_scored :]) for one in g] for g in encoded]
+        chosen = sorted({root for group in roots for root in group}) or [0]
+        found: dict[int, Iterator[Standing]] = {}
+        for number, root in enumerate(chosen):
+            here = [[one == root for one in group] for group in roots]
+            part = _Engine(self._model, self._batch_tokens, self._share(number, len(chosen)), self._halving)
+            made = part.rank(_only(groups, here), _only(rows, here), partial(self._logits_at, root))
+            found[root] = iter([standing for group in made for standing in group])
+        has_choice = self._model.soft_roots is not None and self._model.soft_roots.has_choice
+        return [[replace(next(found[root]), root=root if has_choice else None) for root in group] for group in roots]
 
-    def _logits_at(self, ids: Tensor, where: Tensor) -> Tensor:
-        return _logits(self._model, ids, where, everywhere=self._reads_everywhere)
+    def _share(self, number: int, n_parts: int) -> Progress | None:
+        """The progress of one root's part of the blanks as a part of all groups."""
+        progress = self._progress
+        return progress and (lambda n_done, n_all: progress((number * n_all + n_done) // n_parts, n_all))
+
+    def _logits_at(self, root: int, ids: Tensor, where: Tensor) -> Tensor:
+        module: Any = self._model.module
+        width = ids.shape[1]
+        with calling_behind(module, ids, self._keep(root)) as (asked, n_before):
+            at = where + n_before * (where // width + 1)
+            if self._reads_everywhere:
+                whole: Tensor = module(**asked).logits
+                return whole.flatten(0, 1)[at]
+            with head_at(module.base_model, at):
+                chosen: Tensor = module(**asked).logits
+        return chosen[0]
+
+    def _keep(self, root: int) -> SoftRoot | None:
+        """A root as its keys and values, made once, where the model keeps them for all positions; else as it is."""
+        if self._model.soft_roots is None:
+            return None
+        if root not in self._kept:
+            own = self._model.soft_roots.roots[root]
+            self._kept[root] = own
+            if own.embeddings is not None and own.n_positions and deepest_path(self._model.module.config) is None:
+                try:
+                    self._kept[root] = SoftRoot(keys_values=keep_root(body(self._model), own))
+                except (TypeError, ValueError, AttributeError):  # it keeps other things: the root is fed before every row
+                    log.debug("%s keeps no keys and values", type(self._model.module).__name__)
+        return self._kept[root]
 
 
 class EncoderRanker:
@@ -122,6 +170,10 @@ def _checked(batch_tokens: int) -> int:
 
 def _requests(groups: Sequence[Sequence[Blank]]) -> list[list[Request]]:
     return [[Request(blank.context, blank.answer, blank.after, "blank") for blank in group] for group in groups]
+
+
+def _only(groups: Sequence[Sequence[T]], kept: Sequence[Sequence[bool]]) -> list[list[T]]:
+    return [[one for one, is_kept in zip(*pair, strict=True) if is_kept] for pair in zip(groups, kept, strict=True)]
 
 
 def _one_read(ids: Sequence[int], position: int, answer: Sequence[int]) -> Rows:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -88,6 +88,31 @@ def beside_each_row(kept: KeysValues, n_rows: int) -> DynamicCache:
     return DynamicCache([(keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1)) for keys, values in kept])
 
 
+@contextmanager
+def calling_behind(module: Any, ids: Tensor, root: SoftRoot | None) -> Iterator[tuple[dict[str, Any], int]]:
+    """What a model is called with for rows of ids behind a root, while the block runs, and how many places of its output come
+    before the ids' own. A root of embeddings is fed again before every row; keys and values stand there as a cache."""
+    if root is None or not root.n_positions:
+        yield {"input_ids": ids, "use_cache": False}, 0
+    elif root.embeddings is not None:
+        before = root.embeddings.expand(len(ids), -1, -1)
+        rows = torch.cat([before, module.get_input_embeddings()(ids)], dim=1)
+        yield {"inputs_embeds": rows, "use_cache": False}, root.n_positions
+    else:
+        asked: dict[str, Any] = {
+            "input_ids": ids,
+            "past_key_values": beside_each_row(root.keys_values or (), len(ids)),
+            "use_cache": True,
+        }
+        if root.is_uneven:
+            positions = torch.arange(root.n_positions, root.n_positions + ids.shape[1], device=ids.device)
+            with reading_all_kept(module.config):
+                yield {**asked, "position_ids": positions.expand(len(ids), -1)}, 0
+        else:
+            seen = torch.ones((len(ids), root.n_positions + ids.shape[1]), dtype=torch.long, device=ids.device)
+            yield {**asked, "attention_mask": seen}, 0
+
+
 def _kept(body: Any, before: KeysValues | None, **inputs: Tensor) -> KeysValues:
     cache = DynamicCache() if before is None else beside_each_row(before, 1)
     uneven = reading_all_kept(body.config) if is_uneven(before) else nullcontext()
@@ -98,4 +123,6 @@ def _kept(body: Any, before: KeysValues | None, **inputs: Tensor) -> KeysValues:
         if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
             raise ValueError("this architecture keeps other things than keys and values")
         kept.append((layer.keys, layer.values))
+    if not kept:
+        raise ValueError("this architecture keeps nothing of what it is fed")
     return tuple(kept)

@@ -12,8 +12,10 @@ import torch
 from harness.core.errors import ScoreError
 from harness.models import MODELS
 from harness.models.loaded import LoadedModel
+from harness.models.roots import SoftRoot, SoftRoots
 from harness.models.tiny import make_tiny, tiny_family
 from harness.scoring import RANKERS, SCORERS, Blank, Candidates, Request, Standing
+from harness.scoring.rooted import keep_root
 
 ARCHITECTURES = ("llama", "opt", "bert", "roberta", "distilbert", "albert", "t5")
 WORDS = (" the", " a", " b", " sea", " at", " out", " in", " it", " an", " e", " s", " t")
@@ -79,3 +81,33 @@ def test_a_broken_model_is_told(folders: dict[str, Path]) -> None:
         model.module.get_input_embeddings().weight.fill_(float("nan"))  # type: ignore[union-attr, operator]
     with pytest.raises(ScoreError, match="nan"):
         RANKERS.load("decoder")(replace(model)).rank([[Blank("The", " the", " .", Candidates(np.array([5, 6])))]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture"),
+    [("prompt", name) for name in ("llama", "opt", "mistral", "bloom", "mamba")] + [("prefix", "llama"), ("prefix", "opt")],
+)
+def test_behind_a_soft_root_it_is_what_the_scorer_scores_there(kind: str, architecture: str, tmp_path: Path) -> None:
+    model: LoadedModel = MODELS.load("decoder")().load(make_tiny(tmp_path, architecture), device="cpu", dtype="float32")
+    tokens = list(single_tokens(model).values())
+    rows = [0.3 * torch.randn((n, 32), generator=torch.Generator().manual_seed(n)) for n in (2, 5)]
+    roots = tuple(SoftRoot(embeddings=one) for one in rows)
+    if kind == "prefix":
+        roots = tuple(SoftRoot(keys_values=keep_root(model.module.base_model, root)) for root in roots)
+    rooted = replace(model, soft_roots=SoftRoots(roots, lambda contexts: [int(len(context) > 3) for context in contexts]))
+    groups = [
+        [Blank(before, word, " .", Candidates(np.array(tokens))) for word in single_tokens(model)]
+        for before in ("the sea at", "a", "the sea at night")
+    ]
+    told: list[tuple[int, int]] = []
+    found = RANKERS.load("decoder")(rooted, batch_tokens=12, progress=lambda *done: told.append(done)).rank(groups)
+    requests = [[Request(one.context, one.answer, one.after, "blank") for one in group] for group in groups]
+    scores = SCORERS.load("decoder")(rooted).score(requests)
+    assert [[one.root for one in group] for group in found] == [[score.root for score in group] for group in scores]
+    assert {one.root for group in found for one in group} == {0, 1}
+    for standings, wanted in zip(found, scores, strict=True):
+        assert [one.loglik_nats for one in standings] == pytest.approx([score.loglik_nats for score in wanted], abs=1e-4)
+    assert told[-1] == (3, 3)
+    without = RANKERS.load("decoder")(model).rank(groups)
+    assert without[0][0].root is None
+    assert abs(without[0][0].loglik_nats - found[0][0].loglik_nats) > 0.01
