@@ -17,6 +17,7 @@ SECTIONS = Shelf(
         "matrix": "harness.report.sections.matrix:view_matrix",
         "sizes": "harness.report.sections.sizes:view_sizes",
         "answer": "harness.report.sections.answer:view_answer",
+        "cost": "harness.report.sections.cost:view_cost",
         "cells": "harness.report.sections.cells:view_cells",
         "flips": "harness.report.sections.flips:view_flips",
         "perplexity": "harness.report.sections.perplexity:view_perplexity",
