@@ -14,6 +14,7 @@ from harness.baseline import Baseline, load_baseline, load_release
 from harness.baseline.store import HISTORY_FILE
 from harness.core.command import Place
 from harness.core.errors import BaselineError, ConfigError
+from harness.core.latency import read_latencies
 from harness.core.records import Cell, CellFailure, CellRun, Origin
 from harness.core.regimes import read_regimes
 from harness.core.run_folder import read_run
@@ -109,7 +110,7 @@ class Review:
         judged = list(self._judged(policy))
         runs = [run for run, _, _ in judged]
         baselines = {_cell(run).id: Reference.of_baseline(known) for run, _, known in judged if known is not None}
-        regimes, unreadable = read_regimes(self.folder)
+        (regimes, unreadable), latencies = read_regimes(self.folder), read_latencies(self.folder)
         return RunBundle(
             profile=self.matrix.profile,
             policy=self.mode,
@@ -132,6 +133,8 @@ class Review:
             },
             regimes=tuple(sorted(regimes, key=lambda made: self._place(made.cell.id))),
             unreadable_regimes=unreadable,
+            latencies=latencies[0],
+            unreadable_latencies=latencies[1],
         )
 
     def _runs(self) -> list[CellRun | CellFailure]:

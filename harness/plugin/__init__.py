@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,6 +30,12 @@ from harness.plugin.keys import (
 )
 from harness.plugin.settings import add_options
 
+if TYPE_CHECKING:
+    from harness.execution.latency import LatencyBench
+
+LATENCY = "latency"
+"""The mark of what measures times."""
+
 _LAST = {POOLED: 1, RECOVERED: 2}
 """The cases that come after those of a cell's tasks, in this order."""
 
@@ -41,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[MATRICES] = {}
+    config.addinivalue_line("markers", f"{LATENCY}: measures times; runs when it is asked for only (`-m {LATENCY}`)")
     if not hasattr(config, "workerinput"):
         from harness.plugin.closing import Closing
 
@@ -61,6 +68,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "harness_latency" in metafunc.fixturenames:
+        models = _latency_models(metafunc)
+        metafunc.parametrize("harness_latency", models, indirect=True, scope="session", ids=[name for _, name in models])
     if "harness_case" not in metafunc.fixturenames:
         return
     try:
@@ -70,6 +80,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         cases = []
     parameters = [pytest.param(case, id=str(case), marks=_marks(metafunc.config, case)) for case in cases]
     metafunc.parametrize("harness_case", parameters, indirect=True)
+
+
+def _latency_models(metafunc: pytest.Metafunc) -> list[tuple[Matrix, str]]:
+    from harness.execution.latency import latency_models
+
+    try:
+        matrix = _matrix(metafunc.config, metafunc.definition.path.parent)
+    except ConfigError as error:
+        metafunc.config.stash[TROUBLE] = error
+        return []
+    return [(matrix, name) for name in latency_models(matrix)]
 
 
 def _marks(config: pytest.Config, case: CaseId) -> list[pytest.MarkDecorator]:
@@ -100,6 +121,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     trouble = config.stash.get(TROUBLE, None)
     if trouble is not None:
         _refuse(config, items, str(trouble))
+    _leave_out_latency(config, items)
     matrices = sorted({str(case.matrix.path) for case in map(_case, items) if case is not None})
     if len(matrices) > 1:
         _refuse(
@@ -115,6 +137,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ordered = sorted((items[i] for i in places), key=lambda item: (cells[_cell_id(item)], _LAST.get(_task(item), 0)))
     for index, item in zip(places, ordered, strict=True):
         items[index] = item
+
+
+def _leave_out_latency(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Times are measured when they are asked for: by their mark, or where nothing else was selected."""
+    timed = [item for item in items if item.get_closest_marker(LATENCY) is not None]
+    if not timed:
+        return
+    if len(timed) < len(items) and LATENCY not in config.option.markexpr:
+        config.hook.pytest_deselected(items=timed)
+        items[:] = [item for item in items if item not in timed]
+    elif not config.option.collectonly and not config.pluginmanager.has_plugin("benchmark"):
+        _refuse(
+            config, items, "times are measured with pytest-benchmark, which is not installed: pip install pytest-benchmark."
+        )
 
 
 def _refuse(config: pytest.Config, items: list[pytest.Item], sentence: str) -> None:
@@ -182,6 +218,29 @@ def harness_case(request: pytest.FixtureRequest) -> GateCase:
         if verdict.status is Status.INVALID:
             pytest.fail(f"INVALID: {verdict.reason}", pytrace=False)  # in a fixture: an error, not a failure
     return GateCase(str(case), verdict, skipped)
+
+
+@pytest.fixture(scope="session")
+def harness_latency(request: pytest.FixtureRequest) -> LatencyBench:
+    """One model's sides, ready to be timed against each other; skips under xdist, whose workers disturb each other."""
+    from harness.execution.latency import LatencyBench
+    from harness.execution.store import Store
+    from harness.plugin.terminal import make_progress
+
+    if hasattr(request.config, "workerinput"):
+        pytest.skip("times are not measured under xdist: its workers share the machine; run without -n")
+    (matrix, model), settings = request.param, settings_of(request.config)
+    try:
+        return LatencyBench.open(
+            matrix,
+            model,
+            device=settings.device,
+            folder=settings.report_dir,
+            store=Store.default(),
+            progress=make_progress(request.config),
+        )
+    except HarnessError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -117,13 +117,13 @@ class AttentionChooser:
         return asked.shares
 
     def _side_by_side(self) -> list[tuple[Tensor, Tensor]]:
-        """Every layer's keys and values of all prompts, which do not see each other."""
+        """Keys and values of all prompts, which do not see each other, of the layers up to the one that is asked."""
         rotary = is_rotary(self.model)
         longest = max(self._lengths)
         apart = [keys_values_of(self.model, rows, longest - rows.shape[0] if rotary else 0) for rows in self.prompts]
         return [
             (torch.cat([keys for keys, _ in layer], dim=-2), torch.cat([values for _, values in layer], dim=-2))
-            for layer in zip(*apart, strict=True)
+            for layer in zip(*(layers[: self.layer + 1] for layers in apart), strict=True)
         ]
 
 

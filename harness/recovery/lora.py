@@ -78,15 +78,12 @@ class Lora:
     ) -> Made:
         """The matrices, trained beside this model's weights. Raises RecoveryError."""
         from harness.recovery.loop import Trainee, train
-        from harness.recovery.soft import seeded
         from harness.recovery.trained import Made, check_decoder, check_length
 
         check_decoder(self.name, model)
         check_length(self.name, model, self.training.block_tokens - 1)
         blocks = cut_blocks(text, model.tokenizer, self.training, separator_id=model.document_start_id)
-        chosen = self._chosen(model)
-        first = _first_values(chosen, self.rank, seeded(self.training.seed))
-        parameters = self._inject(model, tuple(chosen), first)
+        parameters = self._inject(model, tuple(self._chosen(model)), self.untrained(model))
         # B is 0 at first: until the first step the model is as it is without LoRA
         trainee = Trainee(model.module, parameters, nullcontext)
         made = train(trainee, blocks, self.training, device=model.device, checkpoint=checkpoints / self.name, tell=tell)
@@ -102,7 +99,11 @@ class Lora:
         for name, layer in chosen.items():
             shapes[f"{name}.lora_A"] = (self.rank, layer.in_features)
             shapes[f"{name}.lora_B"] = (layer.out_features, self.rank)
-        tensors = tensors_of(self.name, artifact, shapes)
+        return self.place(model, tensors_of(self.name, artifact, shapes))
+
+    def place(self, model: LoadedModel, tensors: Mapping[str, Tensor]) -> LoadedModel:
+        """The model with these matrices merged into its weights or beside them; their names are an artifact's."""
+        chosen = self._chosen(model)
         if self.merged:
             for name, layer in chosen.items():
                 merge(layer, tensors[f"{name}.lora_A"], tensors[f"{name}.lora_B"], self.alpha / self.rank)
@@ -110,6 +111,12 @@ class Lora:
             self._inject(model, tuple(chosen), tensors)
             model.module.requires_grad_(False)
         return model
+
+    def untrained(self, model: LoadedModel) -> dict[str, Tensor]:
+        """The matrices that training starts from: of the size and cost of trained ones. Raises RecoveryError."""
+        from harness.recovery.soft import seeded
+
+        return _first_values(self._chosen(model), self.rank, seeded(self.training.seed))
 
     def _chosen(self, model: LoadedModel) -> dict[str, nn.Linear]:
         """The layers that get a matrix, by their module names. Raises RecoveryError where there is none."""

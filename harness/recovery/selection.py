@@ -52,7 +52,7 @@ def attention_to_prompts(
     >>> attention_to_prompts(torch.tensor([[[[0.125, 0.25, 0.5, 0.125]]]]), (1, 2)).tolist()
     [[[0.125, 0.75]]]
     """
-    parts = torch.split(weights.mean(1)[..., : sum(lengths)], list(lengths), dim=-1)
+    parts = torch.split(weights[..., : sum(lengths)].mean(1), list(lengths), dim=-1)
     return torch.stack([part.sum(-1) for part in parts], dim=-1)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.baseline.record import Baseline
+from harness.core.latency import Latency
 from harness.core.records import Cell, CellFailure, CellRun, CompressionRecord, Origin, Outcomes, Provenance, TaskInfo
 from harness.core.regimes import Regimes
 from harness.core.verdicts import CellVerdict
@@ -68,8 +69,8 @@ class RunBundle:
     is what the run ended with, pytest's own codes included. ``command`` is what a reader types to see the same again.
     ``history`` holds every baseline of the profile that was ever accepted, ``pool_cap`` how many items of one task the gate
     takes into a cell's pool (None: all), ``groups`` to which group of knowledge each task belongs, where the matrix says so.
-    ``regimes``: what `harness analyze` left of some cells, in matrix order, and a
-    sentence for each of its files that can't be read.
+    ``regimes``: what `harness analyze` left of some cells, in matrix order, and a sentence for each of its files that can't
+    be read; ``latencies`` what `pytest suites/ -m latency` left, likewise.
     """
 
     profile: str
@@ -88,6 +89,8 @@ class RunBundle:
     groups: Mapping[str, str] = field(default_factory=dict)
     regimes: tuple[Regimes, ...] = ()
     unreadable_regimes: tuple[str, ...] = ()
+    latencies: tuple[Latency, ...] = ()
+    unreadable_latencies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if parse_moment(self.ended_at) < parse_moment(self.started_at):

@@ -63,6 +63,15 @@ def cosine(value: float) -> str:
     return "1" if value == 1.0 else _honest(value, 3, away_from=(1.0,))
 
 
+def ratio(value: float) -> str:
+    """How many times as much: three digits, or two decimals.
+
+    >>> ratio(0.9234), ratio(1.0), ratio(20.46), ratio(123.4)
+    ('0.92', '1.00', '20.5', '123')
+    """
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
 def p_value(p: float) -> str:
     """A p-value with two significant digits, never below what anyone reads.
 

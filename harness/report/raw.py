@@ -42,6 +42,7 @@ def raw_report(bundle: RunBundle) -> dict[str, Any]:
         "ended_at": bundle.ended_at,
         "cells": [_cell(bundle, entry, flipped.get(cell_of(entry).id, {})) for entry in bundle.cells],
         "dense": {model: _reference(bundle.dense[model]) for model in bundle.dense},
+        "latencies": [as_mapping(made) for made in bundle.latencies],
         "regimes": [as_mapping(made) for made in bundle.regimes],
         "hints": asdict(hints(bundle)),
         "not_run": [{"cell": left.cell.id, "task": left.task, "reason": left.reason} for left in bundle.not_run],

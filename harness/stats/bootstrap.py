@@ -98,3 +98,28 @@ def ratio_of_sums(
     drawn = np.concatenate(sums)
     value = float(numerators.sum() / denominators.sum())
     return percentile_interval(value, drawn[:, 0] / drawn[:, 1], level, "paired bootstrap")
+
+
+def ratio_of_medians(
+    numerators: Float[np.ndarray, " n"],
+    denominators: Float[np.ndarray, " n"],
+    level: float,
+    rng: np.random.Generator,
+    n_resamples: int = N_RESAMPLES,
+) -> Estimate | NotEstimable:
+    """median(numerators)/median(denominators) with its bootstrap interval over pairs: rounds in which both sides were timed.
+
+    Seconds over seconds, 1 = as long. A median is not moved by the rounds that something else disturbed. All denominators must
+    be positive; at least three pairs.
+
+    >>> seconds = np.array([1.0, 2.0, 4.0, 8.0])
+    >>> ratio_of_medians(1.5 * seconds, seconds, 0.95, np.random.default_rng(0)).value
+    1.5
+    """
+    n = len(denominators)
+    if n < 3 or len(numerators) != n or not np.all(denominators > 0):
+        raise ValueError(f"at least three pairs with positive denominators are needed, got {len(numerators)} and {n} numbers")
+    drawn = rng.integers(n, size=(n_resamples, n))
+    replicates = np.median(numerators[drawn], axis=1) / np.median(denominators[drawn], axis=1)
+    value = float(np.median(numerators) / np.median(denominators))
+    return percentile_interval(value, replicates, level, "paired bootstrap of medians")

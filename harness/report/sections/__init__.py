@@ -18,6 +18,7 @@ SECTIONS = Shelf(
         "sizes": "harness.report.sections.sizes:view_sizes",
         "answer": "harness.report.sections.answer:view_answer",
         "choices": "harness.report.sections.choices:view_choices",
+        "cost": "harness.report.sections.cost:view_cost",
         "cells": "harness.report.sections.cells:view_cells",
         "flips": "harness.report.sections.flips:view_flips",
         "perplexity": "harness.report.sections.perplexity:view_perplexity",
