@@ -1,6 +1,6 @@
 """What choosing among prompts adds to reading a context: IDP's selection as a share of prefill behind one prompt.
 
-    python benchmarks/idp_overhead.py [--mode exact] [--tokens 16,64,256,512] [--prompts 2,4,8] [--rounds 9]
+    python benchmarks/idp_overhead.py [--mode exact] [--tokens 16,64,256,512] [--prompts 2,4,8] [--layers 0,15,29] [--rounds 9]
 
 Each round times one prefill and every way to choose once, in an order of its own; printed are ratios of medians in percent,
 with 95 % intervals over rounds, for the first, the middle and the last layer as selection layer. Exit 1 where choosing in
@@ -47,10 +47,13 @@ def main() -> None:
     parser.add_argument("--mode", choices=tuple(MODES), default="exact")
     parser.add_argument("--tokens", default="16,64,256,512", help="lengths of contexts, separated by commas")
     parser.add_argument("--prompts", default="2,4,8", help="numbers of prompts, separated by commas")
+    parser.add_argument("--layers", help="selection layers, separated by commas (default: first, middle, last)")
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
     entry = read_matrix(MATRIX, "embedded").plan("llama_none_none").model
     model = Decoder().load(resolve(entry.source, entry.sha256, Store.default().root).folder, device="cpu", dtype="float32")
+    n_layers = int(model.module.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+    layers = [int(layer) for layer in given.layers.split(",")] if given.layers else [0, n_layers // 2, n_layers - 1]
     counts = [int(count) for count in given.prompts.split(",")]
     print(f"{torch.get_num_threads()} threads, mode {given.mode}, prompts of {PROMPT_TOKENS} positions, {given.rounds} rounds")
     print(
@@ -58,15 +61,16 @@ def main() -> None:
     )
     missed = False
     for n_tokens in map(int, given.tokens.split(",")):
-        missed |= measure(model, n_tokens, counts, MODES[given.mode], given.rounds)
+        missed |= measure(model, n_tokens, counts, layers, MODES[given.mode], given.rounds)
     print(f"at most {MOST:.0%} in layer 0 at {FROM_TOKENS} tokens or more: {'MISSED' if missed else 'met'}")
     raise SystemExit(missed)
 
 
-def measure(
+def measure(  # noqa: PLR0917
     model: LoadedModel,
     n_tokens: int,
     counts: Sequence[int],
+    layers: Sequence[int],
     mode: Callable[[LoadedModel, Sequence[Rows], int], Extra],
     n_rounds: int,
 ) -> bool:
@@ -74,8 +78,6 @@ def measure(
     prompts = [vocabulary_rows(model, PROMPT_TOKENS, seeded(number)) for number in range(max(counts))]
     kept = keep_root(body(model), as_root(model, prompts[0]))
     plain = Bench(Side("prompt", "prompt", 0, 1), model, () if kept is None else (kept,))
-    n_layers = int(model.module.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
-    layers = (0, n_layers // 2, n_layers - 1)
     rng = np.random.default_rng(n_tokens)
     ids = contexts(1, n_tokens, model.module.get_input_embeddings().num_embeddings, rng, model.device)  # type: ignore[operator]
     work: dict[str, Callable[[], object]] = {PREFILL: lambda: plain.prefill(ids)}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.latency import read_latencies
-from tests.plugin.conftest import WriteMatrix
+from tests.plugin.conftest import make_project
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -36,15 +36,17 @@ def test_it_is_asked_for_by_its_mark_or_by_name(selection: list[str]) -> None:
 
 
 @pytest.fixture
-def timed(pytester: pytest.Pytester, write_matrix: WriteMatrix, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def timed(pytester: pytest.Pytester, facts_folder: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A suite of a tiny model whose times are measured as seldom as can be."""
     pytest.importorskip("pytest_benchmark")
+    pytest.importorskip("torch")
     from harness.execution import latency
+    from harness.models.tiny import make_tiny
 
     monkeypatch.setattr(latency, "BUDGET_S", 0.01)
     monkeypatch.setattr(latency, "CONTEXT_TOKENS", 12)
     monkeypatch.setenv("HARNESS_CACHE", str(pytester.path / "cache"))
-    write_matrix(bits=8)
+    make_project(pytester.path, make_tiny(pytester.path / "model"), facts_folder)
     shutil.copy(REPOSITORY / "suites" / "test_latency.py", pytester.path / "suites")
     return pytester
 
