@@ -35,7 +35,7 @@ class Bear:
     """BEAR's facts in one wording, ``template`` (0, 1 or 2), or in "all" of them, an item each.
 
     ``relations``: these only. ``n_facts``: a fixed sample of so many facts. ``folder``: the authors' own folder, in place of
-    the mirror. ``pooled``: whether the items enter the cell's pool.
+    mirror and hub. ``pooled``: whether the items enter the cell's pool.
     """
 
     template: int | Literal["all"] = 0

@@ -1,6 +1,8 @@
-"""BEAR's facts: out of the mirror's two tables, or a folder as its authors lay it out.
+"""BEAR's facts: out of the mirror's two tables, the hub's one, or a folder as its authors lay it out.
 
-The folder has ``metadata_relations.json``, which gives each relation its ``templates`` and ``answer_space_labels``, and one
+On the hub a row is a fact in one wording: ``relation``, ``subject``, ``template_index``, ``template``, ``answer_options`` and
+the place of the right one, ``correct``; a folder of that layout in the mirror is read as well. The authors' folder has
+``metadata_relations.json``, which gives each relation its ``templates`` and ``answer_space_labels``, and one
 ``<relation>.jsonl`` a relation with ``sub_label`` and either ``answer_idx`` or ``obj_label``.
 """
 
@@ -15,10 +17,15 @@ from typing import Any
 from harness.core.digest import digest_json
 from harness.core.errors import ConfigError, FileFormatError
 from harness.core.serial import read_bytes
-from harness.knowledge.mirror import ParquetFolder, listed
+from harness.knowledge.data_source import find_source
+from harness.knowledge.mirror import listed
 
 HUB_PATH = "lm-pub-quiz/BEAR"
+CONFIG = "BEAR"
+SPLIT = "test"
 METADATA = "metadata_relations.json"
+
+_HUB_COLUMNS = ("relation", "subject", "template", "answer_options", "correct", "template_index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +56,16 @@ class BearBook:
 
 
 def load_bear(data: Path | None, folder: Path | None) -> BearBook:
-    """The facts of ``folder``, else of the mirror ``data``. Raises ConfigError, FileFormatError."""
+    """The facts of ``folder``, else of the mirror ``data``, else of the hub. Raises ConfigError, FileFormatError,
+    DownloadError."""
     if folder is not None:
         relations, facts, name = *_read_folder(folder), folder.name
-    elif data is not None and (data / HUB_PATH).is_dir():
-        relations, facts, name = *_read_mirror(data / HUB_PATH), HUB_PATH
     else:
-        looked_for = f"there is no folder {data / HUB_PATH}" if data is not None else "no mirror was given"
-        raise ConfigError(
-            f"BEAR's facts were not found ({looked_for}): put them into the mirror (--harness-data, --data), or set "
-            f'`folder = "…"` to the authors\' folder with {METADATA} and one .jsonl a relation.'
-        )
+        source = find_source(HUB_PATH, CONFIG, {}, data=data, near=Path())
+        table = source.load([SPLIT])[SPLIT]
+        is_of_hub = "template_index" in table.column_names
+        relations, facts = _read_hub(table) if is_of_hub else _read_mirror(table, data)
+        name = HUB_PATH
     if not facts:
         raise ConfigError(f"{name} has no facts: there is nothing to ask; restore the data.")
     _check(relations, facts, name)
@@ -67,13 +73,43 @@ def load_bear(data: Path | None, folder: Path | None) -> BearBook:
     return BearBook(f"{name} {digest[:12]}", digest, relations, facts)
 
 
-def _read_mirror(folder: Path) -> tuple[dict[str, BearRelation], tuple[BearFact, ...]]:
-    tables = {
-        name: ParquetFolder.of(folder, HUB_PATH, name, {}).load(["test"])["test"].to_list() for name in ("relations", "BEAR")
-    }
+def _read_mirror(table: Any, data: Path | None) -> tuple[dict[str, BearRelation], tuple[BearFact, ...]]:
+    """The mirror's layout: the facts in one table, the relations in another one beside it."""
+    told = find_source(HUB_PATH, "relations", {}, data=data, near=Path()).load([SPLIT])[SPLIT]
     what = f"{HUB_PATH}/relations"
-    relations = {_cell(row, "predicate_id", what): _relation(row, what) for row in tables["relations"]}
-    return relations, tuple(_fact(row, _cell(row, "predicate_id", HUB_PATH), relations, HUB_PATH) for row in tables["BEAR"])
+    relations = {_cell(row, "predicate_id", what): _relation(row, what) for row in told.to_list()}
+    return relations, tuple(_fact(row, _cell(row, "predicate_id", HUB_PATH), relations, HUB_PATH) for row in table.to_list())
+
+
+def _read_hub(table: Any) -> tuple[dict[str, BearRelation], tuple[BearFact, ...]]:
+    """The hub's layout: a row a fact and wording, its relation's wordings and answers repeated in each."""
+    wordings: dict[str, dict[int, str]] = {}
+    answers: dict[str, tuple[str, ...]] = {}
+    facts: dict[BearFact, set[int]] = {}
+    for row in table.to_list():
+        code, subject, template, options, right, wording = (_cell(row, name, HUB_PATH) for name in _HUB_COLUMNS)
+        known = wordings.setdefault(code, {}).setdefault(int(wording), template)
+        if (known, answers.setdefault(code, tuple(options))) != (template, tuple(options)):
+            raise FileFormatError(
+                f"{HUB_PATH}: {subject!r} of {code} has another template or other answers than the relation's other facts; "
+                "restore the data."
+            )
+        asked = facts.setdefault(BearFact(code, subject, int(right)), set())
+        if int(wording) in asked:
+            raise FileFormatError(
+                f"{HUB_PATH}: {subject!r} is asked twice in {code}; a subject has one answer here; restore the data."
+            )
+        asked.add(int(wording))
+    for fact, asked in facts.items():
+        if asked != set(range(len(wordings[fact.relation]))):
+            raise FileFormatError(
+                f"{HUB_PATH}: {fact.subject!r} is asked in the wordings {sorted(asked)} of {fact.relation}, which has "
+                f"{sorted(wordings[fact.relation])}; restore the data."
+            )
+    relations = {
+        code: BearRelation(tuple(text for _, text in sorted(found.items())), answers[code]) for code, found in wordings.items()
+    }
+    return relations, tuple(facts)
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, BearRelation], tuple[BearFact, ...]]:

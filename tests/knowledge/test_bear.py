@@ -1,4 +1,4 @@
-"""BEAR: whole sentences over closed answer sets, in the mirror's layout and in the authors' own."""
+"""BEAR: whole sentences over closed answer sets, in the mirror's layout, the hub's and the authors' own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 from lm_eval.models.huggingface import HFLM  # noqa: TID251 - the reference that we are compared with
 
-from harness.core.errors import ConfigError, FileFormatError
+from harness.core.errors import ConfigError, DownloadError, FileFormatError
 from harness.knowledge.bear import NOT_SAMPLED, Bear
 from harness.knowledge.bear_facts import load_bear
 from harness.models import MODELS
@@ -78,6 +79,78 @@ def test_both_layouts_give_the_same_items(mirror: Path, write: Callable[..., Pat
     assert [item.gold for item in items] == [(0,), (1,), (0,)]
     assert info.chance == pytest.approx((1 / 3 + 1 / 3 + 1 / 2) / 3)
     assert info.excluded == {}
+
+
+def hub_rows() -> list[dict[str, Any]]:
+    """The facts in the columns that lm-pub-quiz/BEAR has on the hub: a row a fact and wording."""
+    return [
+        {
+            "composite_id": f"{fact['predicate_id']}-{item}-{wording}",
+            "relation": fact["predicate_id"],
+            "item": item,
+            "template_index": wording,
+            "template": template,
+            "subject": fact["sub_label"],
+            "answer_options": RELATIONS[fact["predicate_id"]]["answer_space_labels"],
+            "correct": fact["answer_idx"],
+            "text_options": [],
+        }
+        for item, fact in enumerate(FACTS)
+        for wording, template in enumerate(RELATIONS[fact["predicate_id"]]["templates"])
+    ]
+
+
+@pytest.fixture
+def on_hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[dict[str, Any]]], None]:
+    """Rows in place of what the hub gives."""
+
+    def put(rows: list[dict[str, Any]]) -> None:
+        monkeypatch.setattr("harness.knowledge.data_source.head_commit", lambda path, revision: "c0ffee")
+        monkeypatch.setattr(
+            "harness.knowledge.data_source.HubData.load",
+            lambda source, splits: {"test": Dataset.from_list(rows)} if source.name == "BEAR" else {},
+        )
+
+    return put
+
+
+def test_the_hubs_layout_gives_the_same_items(mirror: Path, on_hub: Any, tmp_path: Path) -> None:
+    """Out of the hub itself, or a copy of its folder in the mirror."""
+    on_hub(hub_rows())
+    copied = tmp_path / "copied" / "lm-pub-quiz" / "BEAR" / "BEAR"
+    copied.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(hub_rows()), copied / "test.parquet")
+    for template in (0, "all"):
+        info, items = Bear(data=mirror, template=template).build(None)  # type: ignore[arg-type]
+        for data in (None, tmp_path / "copied"):
+            found, same = Bear(data=data, template=template).build(None)  # type: ignore[arg-type]
+            assert (same, found.spec_digest) == (items, info.spec_digest)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda rows: [*rows, rows[0]], "'Peru' is asked twice in P36"),
+        (lambda rows: rows[1:], r"'Peru' is asked in the wordings \[1, 2\] of P36"),
+        (lambda rows: [{**rows[0], "template": "[X]: [Y]"}, *rows[1:]], "of P36 has another template or other answers"),
+        (lambda rows: [{**rows[0], "correct": None}, *rows[1:]], "has no 'correct'"),
+        (lambda rows: [{**rows[0], "correct": 2}, *rows[1:]], "is asked in the wordings"),
+    ],
+)
+def test_a_table_of_the_hub_that_contradicts_itself_is_refused(change: Any, sentence: str, on_hub: Any) -> None:
+    on_hub(change(hub_rows()))
+    with pytest.raises(FileFormatError, match=sentence):
+        Bear().build(None)  # type: ignore[arg-type]
+
+
+def test_without_a_network_the_hub_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def offline(path: str, revision: str | None) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr("harness.knowledge.data_source.head_commit", offline)
+    for data, looked_for in ((tmp_path, "there is no folder"), (None, "no mirror was given")):
+        with pytest.raises(DownloadError, match=rf"BEAR could not be fetched from the hub \(no network\), and {looked_for}"):
+            Bear(data=data).build(None)  # type: ignore[arg-type]
 
 
 def test_a_sentence_begins_with_a_capital_whatever_it_begins_with(mirror: Path) -> None:
@@ -149,10 +222,8 @@ def test_a_folder_that_cannot_be_asked_is_refused_in_one_sentence(
         Bear(folder=write(relations, facts)).build(None)  # type: ignore[arg-type]
 
 
-def test_wrong_fields_and_missing_data_are_refused(mirror: Path, tmp_path: Path) -> None:
+def test_wrong_fields_are_refused(mirror: Path) -> None:
     for fields, sentence in (
-        ({"data": tmp_path}, "BEAR's facts were not found"),
-        ({}, "no mirror was given"),
         ({"data": mirror, "template": 5}, "words P36 in 3 ways"),
         ({"data": mirror, "template": "some"}, 'expected 0, 1, … or "all"'),
         ({"data": mirror, "n_facts": 0}, "expected 1 or more"),
