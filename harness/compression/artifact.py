@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.compression.checks import check_layers
-from harness.core.digest import digest_json
+from harness.compression.checks import check_choice, check_layers
+from harness.core.digest import digest_file, digest_json
 from harness.core.errors import CompressionError, ConfigError
 from harness.core.records import CompressionRecord, Stability
 from harness.models.artifact_config import read_quantization, weight_files
@@ -35,16 +35,19 @@ _LEAST_COSINE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """Takes the weights of the checkpoint in ``folder``: safetensors packed by AutoGPTQ, GPTQModel, AutoAWQ or llm-compressor
-    (``models.artifact``), or plain ones."""
+    """Takes the weights of the checkpoint in ``folder``: safetensors packed by AutoGPTQ, GPTQModel, AutoAWQ, llm-compressor,
+    bitsandbytes or torchao (``models.artifact``), or plain ones. ``pickled``: where there are none, the tensors of pickled
+    files, and nothing else of them, are read too."""
 
     name: ClassVar[str] = "artifact"
     stability: ClassVar[Stability] = "stable"
     needs_text: ClassVar[bool] = False
 
     folder: str
+    pickled: bool = False
 
     def __post_init__(self) -> None:
+        check_choice(self.name, "pickled", self.pickled, (True, False))
         if not isinstance(self.folder, str) or not self.folder:
             raise ConfigError(
                 f"artifact: folder = {self.folder!r} is not possible: expected the path of a checkpoint's folder."
@@ -53,13 +56,14 @@ class Artifact:
     def recipe(self, text: CalibrationText | None = None) -> dict[str, Any]:  # noqa: ARG002 - the contract's
         """The content of the checkpoint, wherever it lies: digests of its tensors and of what it says about them."""
         folder = Path(self.folder)
-        weight_files(folder)
+        files = weight_files(folder, pickled=self.pickled)
         said = read_quantization(folder)
+        is_pickled = files[0].suffix != ".safetensors"
         return {
             "method": self.name,
             "kernel": _KERNEL,
             "format": "plain" if said is None else said.format,
-            "weights": digest_weights_folder(folder),
+            "weights": digest_json([digest_file(file) for file in files]) if is_pickled else digest_weights_folder(folder),
             "config": digest_json({} if said is None else said.identity),
         }
 
@@ -77,7 +81,7 @@ class Artifact:
         check_layers(self.name, layers, group_size=0)
         folder = Path(self.folder)
         recipe = self.recipe()
-        found = read_artifact(folder)
+        found = read_artifact(folder, pickled=self.pickled)
         beyond = sorted(set(found.packed_bits) - set(layers))
         if beyond:
             raise CompressionError(

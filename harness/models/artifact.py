@@ -1,30 +1,26 @@
 """Compressed checkpoints that other tools wrote, as plain weights: what they are is read off their config, never guessed.
 
-GPTQ (AutoGPTQ, GPTQModel), AWQ (AutoAWQ's GEMM layout) and compressed-tensors (llm-compressor's ``pack-quantized`` and
-``int-quantized``) are unpacked here, whatever is installed, so that a checkpoint is the same model on every machine. Only
-safetensors are read; nothing is unpickled, no code of a checkpoint is run.
+GPTQ (AutoGPTQ, GPTQModel), AWQ (AutoAWQ's GEMM layout), compressed-tensors (llm-compressor's ``pack-quantized`` and
+``int-quantized``), bitsandbytes (nf4, fp4, LLM.int8()) and torchao (weight-only integers and 8-bit floats) are unpacked here,
+whatever is installed, so that a checkpoint is the same model on every machine. No code of a checkpoint is run; pickled files
+are read only where the caller says so, and only for their tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from harness.core.errors import ModelError
+from harness.core.errors import MissingDependencyError, ModelError
 from harness.models.artifact_config import Quantization, read_quantization, weight_files
-from harness.models.packings import unpack_awq, unpack_compressed, unpack_gptq
+from harness.models.artifact_layers import FORMATS, Layer, said_of
 
-_PACKED = {
-    "gptq": ("qweight", ("qzeros", "scales"), ("g_idx",)),
-    "awq": ("qweight", ("qzeros", "scales"), ()),
-    "pack-quantized": ("weight_packed", ("weight_scale", "weight_shape"), ("weight_zero_point", "weight_g_idx")),
-    "int-quantized": ("weight", ("weight_scale",), ("weight_zero_point",)),
-}
-"""By format: the tensor that marks a packed layer, what must stand beside it, and what may."""
+TORCHAO_TYPES = ("Int8Tensor", "IntxUnpackedToInt8Tensor", "Float8Tensor")
+"""torchao's tensors that are codes, scales and zero points by blocks; the others are laid out for a kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +34,25 @@ class Artifact:
     size_bytes: int
 
 
-def read_artifact(folder: Path) -> Artifact:
-    """The plain tensors of a checkpoint's folder. Raises ModelError.
+def read_artifact(folder: Path, *, pickled: bool = False) -> Artifact:
+    """The plain tensors of a checkpoint's folder; ``pickled``: also of ``.bin`` and ``.pt`` files, where there are no others.
 
-    A weight keeps the dtype of its scales. Biases of zeros beside packed layers (AutoGPTQ writes one for each) are left out
-    where the model has none; see ``compression.artifact``.
+    A weight keeps the dtype of its scales, or the one that its format names. Biases of zeros beside packed layers (AutoGPTQ
+    writes one for each) are left out where the model has none; see ``compression.artifact``. Raises ModelError, and
+    MissingDependencyError for a layout that only its owner knows.
     """
     quantization = read_quantization(folder)
-    files = weight_files(folder)
+    files = weight_files(folder, pickled=pickled)
     tensors: dict[str, Tensor] = {}
+    header: dict[str, str] = {}
     for file in files:
-        tensors.update(_read(file))
+        tensors.update(_read(file, header))
     packed_bits: dict[str, int] = {}
     if quantization is not None:
+        if quantization.format == "torchao":
+            _check_torchao(folder, header)
         for layer in list(_packed_layers(tensors, quantization.format)):
-            weight, bits = _unpack(folder, layer, tensors, quantization)
+            weight, bits = _unpack(folder, layer, tensors, quantization, header)
             tensors[f"{layer}.weight"] = weight
             packed_bits[layer] = bits
         if not packed_bits:
@@ -67,34 +67,42 @@ def read_artifact(folder: Path) -> Artifact:
     return Artifact(described, tensors, packed_bits, sum(file.stat().st_size for file in files))
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def _read(file: Path, header: dict[str, str]) -> dict[str, Tensor]:
+    """A file's tensors; what it says of them is added to ``header``."""
     if not file.stat().st_size:
         raise ModelError(f"{file} is empty (0 bytes): its download or its writing was cut off; get it again.")
+    if file.suffix != ".safetensors":
+        from harness.models.pickled import read_pickled
+
+        return read_pickled(file)
     try:
         with safe_open(file, framework="pt") as stored:
+            header.update(stored.metadata() or {})
             return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file} is not a readable safetensors file ({error}): get it again.") from error
 
 
 def _packed_layers(tensors: Mapping[str, Tensor], kind: str) -> Iterator[str]:
-    marker = _PACKED[kind][0]
+    marker = FORMATS[kind].marker
     for name, tensor in tensors.items():
-        layer, _, part = name.rpartition(".")
-        if part == marker and not tensor.is_floating_point():
-            yield layer
+        if name.endswith(f".{marker}") and (marker != "weight" or not tensor.is_floating_point()):
+            yield name.removesuffix(f".{marker}")
 
 
-def _unpack(folder: Path, layer: str, tensors: dict[str, Tensor], quantization: Quantization) -> tuple[Tensor, int]:
+def _unpack(
+    folder: Path, layer: str, tensors: dict[str, Tensor], quantization: Quantization, header: Mapping[str, str]
+) -> tuple[Tensor, int]:
     """A layer's plain weight and the bits that it took; its packed tensors are gone from ``tensors`` afterwards."""
-    marker, needed, optional = _PACKED[quantization.format]
-    lacking = [part for part in needed if f"{layer}.{part}" not in tensors]
+    kind = FORMATS[quantization.format]
+    lacking = [part for part in kind.needed if f"{layer}.{part}" not in tensors]
     if lacking:
         raise ModelError(f"{folder}: packed layer {layer} has no {' and no '.join(lacking)}: the checkpoint is incomplete.")
-    parts = {part: tensors.pop(f"{layer}.{part}") for part in (marker, *needed, *optional) if f"{layer}.{part}" in tensors}
+    all_parts = (kind.marker, *kind.needed, *kind.optional)
+    parts = {part: tensors.pop(f"{layer}.{part}") for part in all_parts if f"{layer}.{part}" in tensors}
     try:
-        weight = _UNPACKERS[quantization.format](layer, parts, quantization)
-    except (ValueError, RuntimeError, IndexError) as error:
+        weight = kind.unpack(Layer(layer, parts, quantization, header))
+    except (ValueError, RuntimeError, LookupError) as error:
         shapes = ", ".join(f"{part} {tuple(tensor.shape)}" for part, tensor in parts.items())
         raise ModelError(
             f"{folder}: layer {layer} does not hold what its config says, {quantization.words} ({shapes}; {error}): "
@@ -103,59 +111,20 @@ def _unpack(folder: Path, layer: str, tensors: dict[str, Tensor], quantization: 
     return weight, sum(part.numel() * part.element_size() * 8 for part in parts.values())
 
 
-# ------------------------------------------------------------------------------------------------ one layer of each format
-
-
-def _gptq(layer: str, parts: Mapping[str, Tensor], quantization: Quantization) -> Tensor:
-    scales, group_of = parts["scales"], parts.get("g_idx")
-    bits = quantization.bits_of(layer)
-    n_in = parts["qweight"].shape[0] * 32 // bits
-    _expect_groups(n_in, quantization.group_size_of(layer), scales.shape[0])
-    if group_of is not None and (
-        group_of.numel() != n_in or not 0 <= int(group_of.min()) <= int(group_of.max()) < len(scales)
-    ):
-        raise ValueError(f"g_idx names {group_of.numel()} inputs in groups up to {int(group_of.max())}")
-    return unpack_gptq(parts["qweight"], parts["qzeros"], scales, group_of, bits=bits, zero_offset=quantization.zero_offset)
-
-
-def _awq(layer: str, parts: Mapping[str, Tensor], quantization: Quantization) -> Tensor:
-    _expect_groups(parts["qweight"].shape[0], quantization.group_size_of(layer), parts["scales"].shape[0])
-    return unpack_awq(parts["qweight"], parts["qzeros"], parts["scales"])
-
-
-def _pack_quantized(layer: str, parts: Mapping[str, Tensor], quantization: Quantization) -> Tensor:
-    packed, scales = parts["weight_packed"], parts["weight_scale"]
-    n_out, n_in = (int(size) for size in parts["weight_shape"].tolist())
-    if packed.shape[0] != n_out:
-        raise ValueError(f"weight_shape says {n_out} rows")
-    _expect_groups(n_in, quantization.group_size_of(layer), scales.shape[1])
-    zeros = parts.get("weight_zero_point")
-    return unpack_compressed(packed, scales, zeros, parts.get("weight_g_idx"), bits=quantization.bits_of(layer), n_in=n_in)
-
-
-def _int_quantized(layer: str, parts: Mapping[str, Tensor], quantization: Quantization) -> Tensor:
-    codes, scales = parts["weight"], parts["weight_scale"]
-    scales = scales.reshape(-1, 1) if scales.ndim < 2 else scales
-    _expect_groups(codes.shape[1], quantization.group_size_of(layer), scales.shape[1])
-    zeros = parts.get("weight_zero_point")
-    shifted = codes.int() if zeros is None else codes.int() - _over_columns(zeros.int().reshape(scales.shape), codes)
-    return shifted.to(scales.dtype) * _over_columns(scales, codes)
-
-
-def _over_columns(per_group: Tensor, codes: Tensor) -> Tensor:
-    return per_group.repeat_interleave(codes.shape[1] // per_group.shape[1], dim=1)
-
-
-def _expect_groups(n_in: int, group_size: int, n_groups: int) -> None:
-    """Raise ValueError unless ``n_groups`` groups of ``group_size`` (0: all) make up ``n_in`` inputs."""
-    expected = -(-n_in // group_size) if group_size else 1
-    if n_groups != expected:
-        raise ValueError(f"{n_in} inputs make {expected} groups, its scales are of {n_groups}")
-
-
-_UNPACKERS: dict[str, Callable[[str, Mapping[str, Tensor], Quantization], Tensor]] = {
-    "gptq": _gptq,
-    "awq": _awq,
-    "pack-quantized": _pack_quantized,
-    "int-quantized": _int_quantized,
-}
+def _check_torchao(folder: Path, header: Mapping[str, str]) -> None:
+    """Raise MissingDependencyError for a tensor whose layout only torchao knows, ModelError for one that rounds inputs."""
+    for layer in (name.removesuffix(".weight") for name in header if name.endswith(".weight")):
+        try:
+            said = said_of(header, layer)
+        except ValueError:
+            continue  # a plain tensor
+        if said.get("_type") not in TORCHAO_TYPES:
+            raise MissingDependencyError(
+                f"{folder}: {layer} is torchao's {said.get('_type')}, whose layout only torchao knows: dequantize the model "
+                "with it (pip install torchao), and name the plain folder with dir:."
+            )
+        if any(said["_data"].get(key) for key in ("act_quant_kwargs", "activation_quantization")):
+            raise ModelError(
+                f"{folder} quantizes inputs too ({layer}): only its weights could be measured, which is not the model that "
+                "will run; take a weight-only config."
+            )

@@ -16,12 +16,12 @@ from typing import Any
 from harness.core.errors import MissingDependencyError, ModelError
 
 _BITS = (2, 3, 4, 8)
+_PICKLED = (".bin", ".pt", ".pth")
+
 _OWN_FILES = ("quantize_config.json", "quant_config.json")
 """Where AutoGPTQ and AutoAWQ write what ``config.json`` lacks."""
 
 _NEEDS_ITS_OWNER = {
-    "bitsandbytes": "only bitsandbytes can read it, on a CUDA device",
-    "torchao": "only torchao can read it",
     "fp8": "its weights are 8-bit floats",
     "mxfp4": "its weights are 4-bit floats",
 }
@@ -39,8 +39,9 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """A checkpoint's format (``gptq``, ``awq``, ``pack-quantized``, ``int-quantized``) and how its layers are packed.
-    ``zero_offset`` is what GPTQ's stored zero points lack. ``identity`` is what all of this was read from."""
+    """A checkpoint's format (a key of ``artifact_layers.FORMATS``) and how its layers are packed; without ``groups`` each
+    layer says so itself. ``zero_offset`` is what GPTQ's stored zero points lack. ``identity`` is what all of this was read
+    from."""
 
     format: str
     groups: tuple[Group, ...]
@@ -50,6 +51,8 @@ class Quantization:
     @property
     def words(self) -> str:
         """For people: the format, its bits and groups."""
+        if not self.groups:
+            return self.format
         return " or ".join(
             f"{group.bits} bits in groups of {group.group_size}" if group.group_size else f"{group.bits} bits, one group a row"
             for group in self.groups
@@ -86,23 +89,42 @@ def read_quantization(folder: Path) -> Quantization | None:
             return _awq(folder, said)
         if method == "compressed-tensors":
             return _compressed(folder, said)
+        if method == "bitsandbytes":
+            return _bitsandbytes(said)
+        if method == "torchao":
+            return Quantization("torchao", (), {**said, "headers": _headers(folder)})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
             f"the quantization config of {folder} can't be understood ({type(error).__name__}: {error}): take the config that "
             "was written with the weights."
         ) from error
     raise ModelError(
-        f"{folder} is quantized by {method!r}: expected gptq, awq or compressed-tensors; dequantize it with the tool that "
-        "wrote it, and name the plain folder with dir:."
+        f"{folder} is quantized by {method!r}: expected gptq, awq, compressed-tensors, bitsandbytes or torchao; dequantize it "
+        "with the tool that wrote it, and name the plain folder with dir:."
     )
 
 
-def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files of a checkpoint, all there. Raises ModelError for a missing shard, for none, or for several of
-    which none is named as transformers or AutoGPTQ do."""
+def weight_files(folder: Path, *, pickled: bool = False) -> tuple[Path, ...]:
+    """The safetensors files of a checkpoint, all there; its pickled ones where it has no others and ``pickled`` is said.
+
+    Raises ModelError for a missing shard, for no file, or for several of which none is named as transformers or AutoGPTQ do.
+    """
     if not folder.is_dir():
         raise ModelError(f"there is no folder {folder}: expected a checkpoint's; correct its path.")
-    index = folder / "model.safetensors.index.json"
+    found = _files(folder, "model.safetensors", (".safetensors",))
+    if found:
+        return found
+    other = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+    if other and pickled:
+        return _files(folder, "pytorch_model.bin", _PICKLED)
+    hint = f", only pickled ones, which run code when they are loaded ({other[0]})" if other else ""
+    ask = "; `pickled = true` beside the folder reads nothing but tensors out of them" if other else ""
+    raise ModelError(f"{folder} holds no safetensors weights{hint}: save the checkpoint as safetensors{ask}.")
+
+
+def _files(folder: Path, usual_name: str, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
+    """All shards that an index names, or the one file of these suffixes; none where there is none."""
+    index = folder / f"{usual_name}.index.json"
     if index.is_file():
         named = sorted(set(_json(index).get("weight_map", {}).values()))
         lacking = [name for name in named if not (folder / name).is_file()]
@@ -112,19 +134,15 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
                 "them again."
             )
         return tuple(folder / name for name in named)
-    found = sorted(folder.glob("*.safetensors"))
-    usual = [path for path in found if path.name == "model.safetensors" or path.name.startswith("gptq_model")]
+    found = sorted(path for path in folder.iterdir() if path.suffix in suffixes)
+    usual = [path for path in found if path.name == usual_name or path.name.startswith("gptq_model")]
     chosen = usual or found
-    if len(chosen) == 1:
-        return tuple(chosen)
-    if found:
+    if len(chosen) > 1:
         raise ModelError(
-            f"{folder} has {len(found)} safetensors files and no index ({', '.join(path.name for path in found)}): expected "
-            "one, or model.safetensors.index.json; it is missing, or so are shards."
+            f"{folder} has {len(found)} {suffixes[0][1:]} files and no index ({', '.join(path.name for path in found)}): "
+            f"expected one, or {index.name}; it is missing, or so are shards."
         )
-    other = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
-    pickled = f", only pickled ones, which run code when they are loaded ({other[0]})" if other else ""
-    raise ModelError(f"{folder} holds no safetensors weights{pickled}: save the checkpoint as safetensors.")
+    return tuple(chosen)
 
 
 def _said(folder: Path) -> dict[str, Any] | None:
@@ -182,6 +200,27 @@ def _compressed(folder: Path, said: Mapping[str, Any]) -> Quantization:
         )
     packed = formats == {"pack-quantized"}
     return Quantization("pack-quantized" if packed else "int-quantized", tuple(groups), said)
+
+
+def _bitsandbytes(said: Mapping[str, Any]) -> Quantization:
+    if said.get("load_in_8bit"):
+        return Quantization("bitsandbytes-int8", (), said)
+    kind = said.get("bnb_4bit_quant_type", "fp4")
+    if not said.get("load_in_4bit") or kind not in ("nf4", "fp4"):
+        raise ValueError(f"neither load_in_8bit nor load_in_4bit with nf4 or fp4, but {kind!r}")
+    return Quantization(f"bitsandbytes-{kind}", (), said)
+
+
+def _headers(folder: Path) -> dict[str, str]:
+    """What torchao writes into the headers of its files: the blocks, dtypes and kinds of their tensors."""
+    found: dict[str, str] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            try:
+                found |= json.loads(stream.read(int.from_bytes(stream.read(8), "little"))).get("__metadata__", {})
+            except (OverflowError, MemoryError, ValueError) as error:
+                raise ModelError(f"{file} is not a readable safetensors file ({error}): get it again.") from error
+    return found
 
 
 def _bits(bits: Any) -> int:

@@ -59,6 +59,23 @@ def test_it_is_known_by_its_content_not_by_where_it_lies(packed: Path) -> None:
     assert recipe_digest(Artifact(str(moved))) != before
 
 
+def test_pickled_weights_are_taken_where_the_recipe_says_so_and_known_by_their_content(base: Any, packed: Path) -> None:
+    model, layers = base
+    tensors = load_file(packed / "model.safetensors")
+    (packed / "model.safetensors").unlink()
+    torch.save(tensors, packed / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="`pickled = true`"):
+        Artifact(str(packed)).compress(model, layers, None)
+    before = recipe_digest(Artifact(str(packed), pickled=True))
+    made = Artifact(str(packed), pickled=True).compress(model, layers, None)
+    assert (made.recipe_digest, made.n_weights_compressed) == (before, sum(one.weight.numel() for one in layers.values()))
+    tensors["model.norm.weight"] += 1
+    torch.save(tensors, packed / "pytorch_model.bin")
+    assert recipe_digest(Artifact(str(packed), pickled=True)) != before
+    with pytest.raises(ConfigError, match="pickled = 'yes' is not possible"):
+        Artifact(str(packed), pickled="yes")  # type: ignore[arg-type]
+
+
 def test_a_plain_checkpoint_is_one_too_at_the_bits_that_it_is_stored_in(base: Any, packed: Path) -> None:
     model, layers = base
     made = Artifact(str(packed.parent / "dense")).compress(model, layers, None)

@@ -124,7 +124,7 @@ LAYER = "model.layers.1.mlp.up_proj"
         (lambda folder: config(folder, group_size=32), "does not hold what its config says, 4 bits in groups of 32"),
         (lambda folder: config(folder, bits=5), "can't be understood .*5 bits, expected one of 2, 3, 4, 8"),
         (lambda folder: config(folder, group_size="a"), "group_size 'a', expected a whole number, or -1 for a row"),
-        (lambda folder: config(folder, quant_method="hqq"), "quantized by 'hqq': expected gptq, awq or compressed-tensors"),
+        (lambda folder: config(folder, quant_method="hqq"), "quantized by 'hqq': expected gptq, awq, compressed-tensors"),
         (lambda folder: config(folder, checkpoint_format="marlin"), "in the layout 'marlin': expected GPTQ's own"),
         (lambda folder: config(folder, quant_method="awq", version="gemv"), "AWQ's layout 'gemv': expected 'gemm'"),
         (lambda folder: rewrite(folder, lambda t: t[f"{LAYER}.scales"].fill_(float("nan"))), f"{LAYER}.weight has NaN or inf"),
@@ -142,13 +142,33 @@ def test_a_broken_checkpoint_is_refused_in_a_sentence(packed: Path, change: Call
         read_artifact(packed)
 
 
-@pytest.mark.parametrize("method", ["bitsandbytes", "torchao"])
-def test_what_only_its_owner_can_read_says_so(packed: Path, method: str) -> None:
-    config(packed, quant_method=method)
+def test_what_only_its_owner_can_read_says_so(packed: Path) -> None:
+    config(packed, quant_method="fp8")
     with pytest.raises(
-        MissingDependencyError, match=f"is quantized by {method}: only {method} can read it.* dequantize it with"
+        MissingDependencyError, match=r"is quantized by fp8: its weights are 8-bit floats.* dequantize it with"
     ):
         read_artifact(packed)
+
+
+def test_pickled_weights_are_read_only_where_that_is_said_and_only_for_their_tensors(packed: Path) -> None:
+    expected = read_artifact(packed)
+    tensors = load_file(packed / "model.safetensors")
+    (packed / "model.safetensors").unlink()
+    torch.save(tensors, packed / "gptq_model-4bit-16g.bin")
+    with pytest.raises(ModelError, match=r"only pickled ones.*`pickled = true` beside the folder reads nothing but tensors"):
+        read_artifact(packed)
+    found = read_artifact(packed, pickled=True)
+    assert found.packed_bits == expected.packed_bits
+    assert all(torch.equal(found.tensors[name], one) for name, one in expected.tensors.items())
+    torch.save({"a": Path("/")}, packed / "gptq_model-4bit-16g.bin")
+    with pytest.raises(ModelError, match=r"holds more than tensors.*nothing of it was run"):
+        read_artifact(packed, pickled=True)
+    torch.save([tensors], packed / "gptq_model-4bit-16g.bin")
+    with pytest.raises(ModelError, match="holds no tensors by name"):
+        read_artifact(packed, pickled=True)
+    (packed / "gptq_model-4bit-16g.bin").write_bytes(b"no pickle")
+    with pytest.raises(ModelError, match="or is broken"):
+        read_artifact(packed, pickled=True)
 
 
 def test_a_missing_shard_is_named(packed: Path) -> None:
