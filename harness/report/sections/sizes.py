@@ -41,8 +41,8 @@ class ModelPanel:
 
 @dataclass(frozen=True, slots=True)
 class SizeRow:
-    """One cell in numbers. ``size_bytes`` orders what ``size`` shows; ``asked`` names the case that is compared; ``front`` says
-    that nothing beats it at size and retention both."""
+    """One cell in numbers. ``size_bytes`` orders what ``size`` shows; ``asked`` names the case that is compared; ``front``
+    says that nothing beats it at size and retention both."""
 
     cell: str
     href: str
