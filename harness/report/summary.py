@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.core.verdicts import POOLED, Estimate
@@ -13,6 +13,7 @@ from harness.report.markdown import escape, table
 from harness.report.pairs import Answer, Flip, compared_flips, option_of
 from harness.report.sections.banner import Finding, view_banner
 from harness.report.sections.choices import view_choices
+from harness.report.sections.sizes import fronts
 
 N_FLIPS = 5
 """Lost items shown for each case that lost some; the page has the rest."""
@@ -36,6 +37,7 @@ def summarize(bundle: RunBundle, report_json: Mapping[str, Any]) -> str:
     parts = [f"## {top.status.word}: retention, profile {escape(bundle.profile)}", escape(top.sentence), ran]
     if report_json["run"]["cells"]:
         parts.append(summary_table(report_json))
+        parts += [_front(model, cells) for model, cells in fronts(bundle).items() if len(cells) > 1]
     if top.findings:
         parts.append("### To look at")
         parts.append("\n".join(map(_finding, top.findings)))
@@ -68,6 +70,11 @@ def summary_table(report_json: Mapping[str, Any]) -> str:
     ]
     rows = [_row(cell) for cell in report_json["run"]["cells"]]
     return table(header, rows, [False, False, True, True, True, True, True, True])
+
+
+def _front(model: str, cells: Sequence[str]) -> str:
+    named = ", ".join(f"`{cell}`" for cell in cells)
+    return f"Pareto front of {escape(model)}, size against what is kept, by the estimates: {named}."
 
 
 def _finding(finding: Finding) -> str:

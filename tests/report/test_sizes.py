@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.report.bundle import cell_of
+from harness.report.dense import compared_dense
 from harness.report.scatter import CHARACTER, Point, Scale, draw_panel
-from harness.report.sections.sizes import view_sizes
+from harness.report.sections.sizes import fronts, main_case, view_sizes
 from harness.report.trend import LEAST_REACH, MOST_POINTS, TrendPoint, draw_trend
 
 ROUNDING = 1e-9
@@ -122,3 +124,26 @@ def test_a_trend_draws_the_newest_and_does_not_blow_up_noise():
     assert len(drawn.dots) == MOST_POINTS
     heights = [float(dot.y) for dot in drawn.dots]
     assert max(heights) - min(heights) < 1, f"a change far below {LEAST_REACH} looks flat"
+
+
+def test_the_front_is_what_nothing_beats_at_size_and_retention(families):
+    view, compared = view_sizes(families), compared_dense(families)
+    rows = {row.cell: row for row in view.rows}
+    for panel in view.panels:
+        cells = [mark.words.partition(": ")[0] for mark in panel.panel.marks]
+        kept = {cell: compared[cell][main_case_of(families, cell)].retention.value for cell in cells}
+        size = {cell: rows[cell].size_bytes for cell in cells}
+        size["dense"], kept["dense"] = rows[f"{panel.model}_none_none"].size_bytes, 1.0
+        best = [
+            one
+            for one in cells
+            if all((size[o], -kept[o]) == (size[one], -kept[one]) or size[o] > size[one] or kept[o] < kept[one] for o in size)
+        ]
+        assert sorted(best) == sorted(fronts(families)[panel.model])
+        assert {cell for cell in cells if rows[cell].front} == set(best)
+        assert panel.front.count("L") == max(0, len(best) - 1)
+
+
+def main_case_of(bundle, cell):
+    run = next(run for run in bundle.cells if cell_of(run).id == cell)
+    return main_case(run, compared_dense(bundle)[cell])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from harness.core.records import Cell, CellRun
@@ -10,6 +10,7 @@ from harness.core.verdicts import POOLED, Estimate
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle
 from harness.report.dense import DenseComparison, accuracy_of, compared_dense
+from harness.report.front import on_front
 from harness.report.scatter import PanelView, Point, Scale, draw_panel
 from harness.report.status import IDENTICAL, PASS, StatusView, cell_status
 from harness.report.view import CELL_ITSELF, EstimateView, accuracy_view, anchor
@@ -28,18 +29,20 @@ class ShapeView:
 
 @dataclass(frozen=True, slots=True)
 class ModelPanel:
-    """One model's panel; ``words`` say what it is for who can't see it."""
+    """One model's panel; ``words`` say what it is for who can't see it; ``front`` is the path that joins the Pareto front."""
 
     family: str
     model: str
     words: str
     dense_size: str
+    front: str
     panel: PanelView
 
 
 @dataclass(frozen=True, slots=True)
 class SizeRow:
-    """One cell in numbers. ``size_bytes`` orders what ``size`` shows; ``asked`` names the case that is compared."""
+    """One cell in numbers. ``size_bytes`` orders what ``size`` shows; ``asked`` names the case that is compared; ``front``
+    says that nothing beats it at size and retention both."""
 
     cell: str
     href: str
@@ -52,6 +55,7 @@ class SizeRow:
     asked: str
     accuracy: EstimateView
     retention: EstimateView
+    front: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ def view_sizes(bundle: RunBundle) -> SizesView:
     compared = compared_dense(bundle)
     methods = tuple(dict.fromkeys(run.record.compression.method for run in runs if not run.record.cell.is_dense))
     shapes = {method: SHAPES[i % len(SHAPES)] for i, method in enumerate(methods)}
+    best = {cell for cells in fronts(bundle).values() for cell in cells}
     points: dict[tuple[str, str], list[Point]] = {}
     for run in runs:
         point = _point(bundle, run, compared[run.record.cell.id], shapes)
@@ -84,9 +89,27 @@ def view_sizes(bundle: RunBundle) -> SizesView:
         methods=tuple(ShapeView(shapes[method], method) for method in methods),
         has_recovery=any(point.hollow for found in points.values() for point in found),
         panels=tuple(_panel(bundle, name, points, scale) for name in sorted(points)),
-        rows=tuple(_row(bundle, run, compared[run.record.cell.id]) for run in runs),
+        rows=tuple(_row(bundle, run, compared[run.record.cell.id], best) for run in runs),
         not_drawn=f"{fmt.plural(n_missing, 'cell')} without a retention can’t be drawn." if n_missing and points else "",
     )
+
+
+def fronts(bundle: RunBundle) -> dict[str, tuple[str, ...]]:
+    """By model, the cells that no other cell of it, nor the dense model, beats at size and retention both; smallest first."""
+    compared = compared_dense(bundle)
+    found: dict[str, list[tuple[int, float, str]]] = {}
+    for run in (entry for entry in bundle.cells if isinstance(entry, CellRun)):
+        cell = run.record.cell
+        case = main_case(run, compared[cell.id])
+        kept = None if case is None else compared[cell.id][case].retention
+        if isinstance(kept, Estimate):
+            found.setdefault(cell.model, []).append((run.record.compression.size_bytes, kept.value, cell.id))
+    made: dict[str, tuple[str, ...]] = {}
+    for model, cells in found.items():
+        dense = (bundle.dense[model].compression.size_bytes, 1.0)
+        best = on_front([*((size, kept) for size, kept, _ in cells), dense])
+        made[model] = tuple(name for (_, _, name), is_best in sorted(zip(cells, best[:-1], strict=True)) if is_best)
+    return made
 
 
 def main_case(run: CellRun, cases: Mapping[str, object]) -> str | None:
@@ -130,10 +153,14 @@ def _panel(
     dense = bundle.dense[model].compression.size_bytes
     said = "; ".join(point.words for point in points[name])
     words = f"{fmt.plural(len(points[name]), 'cell')} of {model}, size against retention. {said}"
-    return ModelPanel(family, model, words, fmt.size(dense), draw_panel(points[name], dense, scale, len(points)))
+    drawn = draw_panel(points[name], dense, scale, len(points))
+    best = on_front([*((point.size_bytes, point.value) for point in points[name]), (dense, 1.0)])[:-1]
+    marks = sorted((float(mark.x), float(mark.y)) for mark, is_best in zip(drawn.marks, best, strict=True) if is_best)
+    front = "M" + "L".join(f"{x:g} {y:g}" for x, y in marks) if len(marks) > 1 else ""
+    return ModelPanel(family, model, words, fmt.size(dense), front, drawn)
 
 
-def _row(bundle: RunBundle, run: CellRun, cases: Mapping[str, DenseComparison]) -> SizeRow:
+def _row(bundle: RunBundle, run: CellRun, cases: Mapping[str, DenseComparison], best: Collection[str]) -> SizeRow:
     cell, made = run.record.cell, run.record.compression
     dense = bundle.dense.get(cell.model)
     found = cases.get(main_case(run, cases) or "")
@@ -149,6 +176,7 @@ def _row(bundle: RunBundle, run: CellRun, cases: Mapping[str, DenseComparison]) 
         bits=fmt.bits(made.effective_bits),
         asked=asked,
         accuracy=accuracy_view(accuracy),
+        front="Pareto front" if cell.id in best else "",
         retention=CELL_ITSELF if cell.is_dense else accuracy_view(found.retention if found else None),
     )
 
