@@ -73,7 +73,7 @@ def show_table(rows: Sequence[Row]) -> None:
 
 
 def show_findings(rows: Sequence[Row]) -> None:
-    """Each finding of the paper: every test of it, and whether it is seen, contradicted, or open at this number of items."""
+    """Each finding of the paper: every test of it, and whether it is seen, reversed, or open at this number of items."""
     cells = {(row["model"], row["compression"]): row for row in rows if not row["refused"]}
     for title, tests in (
         ("pruning all layers together loses more than attention or feed-forward alone, at one share", list(_together(cells))),
@@ -88,7 +88,7 @@ def show_findings(rows: Sequence[Row]) -> None:
         says = [_says(test.loss, p) for test, p in zip(tests, adjusted, strict=True)]
         for test, p, said in zip(tests, adjusted, says, strict=True):
             print(f"  {said:<9} {test.words:<66} {_points(test.loss)}  p = {test.p:.2g}, adjusted {p:.2g}")
-        print(f"  seen {says.count('seen')}, contradicted {says.count('the other')}, open {says.count('open')}")
+        print(f"  seen {says.count('seen')}, reversed {says.count('reverse')}, open {says.count('open')}")
 
 
 def _says(loss: Estimate, p: float) -> str:
