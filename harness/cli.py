@@ -197,10 +197,11 @@ def _measure(args: argparse.Namespace) -> int:
     options = _measure_options(args)
     progress = _progress()
     code = EXIT_PASS
-    for plan in plans:
-        write_cell(args.folder, CellFailure(plan.cell, plan.profile, UNFINISHED))
+    for plan in plans:  # before any record of an earlier run goes: a policy that can't be read is refused here
         if (warning := size_warning(matrix, plan, args.baseline_dir, options.limit)) is not None:
             print(f"harness: {warning}", file=sys.stderr)
+    for plan in plans:
+        write_cell(args.folder, CellFailure(plan.cell, plan.profile, UNFINISHED))
         with LogToProgress(progress):
             try:
                 run: CellRun | CellFailure = measure_cell(

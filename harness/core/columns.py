@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.core.arrow import lists, names, numbers, numbers_of_lists, strings, whole_numbers
+from harness.core.digest import digest_file
 from harness.core.errors import FileFormatError
 from harness.core.ragged import Ragged
 from harness.core.records import Item, Items, Outcomes
@@ -120,12 +121,14 @@ class StoredItems:
     """The items of a file, made when they are first looked at: judging a run needs none of them.
 
     ``digests`` are those of the outcomes beside the file; other items, or an edited one, raise FileFormatError. A file is read
-    only for what nobody who shares ``shared`` knows yet.
+    only for what nobody who shares ``shared`` knows yet. ``sealed``: the SHA-256 of the file as it was written; None in older
+    records, whose items are then made to be checked.
     """
 
     path: Path
     digests: tuple[str, ...]
     shared: SharedItems = field(default_factory=SharedItems)
+    sealed: str | None = None
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -151,13 +154,20 @@ class StoredItems:
         return [made[digest] for digest in asked]
 
     def labels(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The id and the group of each item, without what the items ask."""
+        """The id and the group of each item, without what the items ask. Verdicts rest on groups: they are checked, too."""
         known = self.shared.labels
         if any(digest not in known for digest in self.digests):
+            self._check_labels()
             table = self._read("digest", "id", "group")
             known.update(zip(self.digests, zip(strings(table["id"]), strings(table["group"]), strict=True), strict=True))
         labels = [known[digest] for digest in self.digests]
         return tuple([label[0] for label in labels]), tuple([label[1] for label in labels])
+
+    def _check_labels(self) -> None:
+        if self.sealed is None:
+            self.take(range(len(self)))
+        elif digest_file(self.path) != self.sealed:
+            raise FileFormatError(f"{self.path} is not what was measured: it was edited or damaged; measure it again.")
 
     def _read(self, *names: str) -> pa.Table:
         table = _read_table(self.path, _ITEMS, names)

@@ -3,7 +3,7 @@
 <folder>/records/<cell id>/cell.json              CellRecord
                            <task>.items.parquet    what was asked
                            <task>.outcomes.parquet what came
-                           digests.json            the SHA-256 of the files that verdicts come from, written last
+                           digests.json            the SHA-256 of the files above, written last
 <folder>/records/<cell id>/failure.json           instead, when the cell could not be measured
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from harness.core.columns import SharedItems, StoredItems, read_outcomes, write_items, write_outcomes
@@ -24,6 +24,7 @@ RECORDS = "records"
 CELL = "cell.json"
 FAILURE = "failure.json"
 DIGESTS = "digests.json"
+_ITEMS = ".items.parquet"
 
 _CELL_ID = re.compile(r"[a-z0-9.\-]+_[a-z0-9.\-]+_[a-z0-9.\-]+")
 
@@ -60,10 +61,10 @@ def write_cell(folder: Path, run: CellRun | CellFailure) -> None:
         write_json(home / FAILURE, run)
         return
     for name, task in run.runs.items():
-        write_items(home / f"{name}.items.parquet", task.items)
+        write_items(home / _items_file(name), task.items)
         write_outcomes(home / _outcomes_file(name), task.outcomes)
     write_json(home / CELL, run.record)
-    names = [CELL, *(_outcomes_file(name) for name in run.runs)]
+    names = [CELL, *(file(name) for name in run.runs for file in (_outcomes_file, _items_file))]
     write_json(home / DIGESTS, Digests(SCHEMA_VERSION, {name: digest_file(home / name) for name in names}))
 
 
@@ -102,16 +103,17 @@ def read_cell(home: Path, shared: SharedItems | None = None) -> CellRun | CellFa
     record = read_json(home / CELL, CellRecord)
     if record.cell.id != home.name:
         raise FileFormatError(f"{home} holds the record of cell {record.cell.id}: it was moved or edited; measure it again.")
-    if sealed != {CELL, *(_outcomes_file(name) for name in record.tasks)}:
+    items = {_items_file(name) for name in record.tasks}
+    if sealed.keys() - items != {CELL, *(_outcomes_file(name) for name in record.tasks)}:
         raise FileFormatError(f"{home / DIGESTS} does not name the files of this record: it was edited; measure it again.")
-    return CellRun(record=record, runs={name: _read_task(home, record, name, shared) for name in record.tasks})
+    return CellRun(record=record, runs={name: _read_task(home, record, name, sealed, shared) for name in record.tasks})
 
 
-def _check_files(home: Path) -> set[str]:
-    """The files whose bytes are as they were written. Refuses a record that was cut off, or whose answers were truncated or
-    scored anew since they were measured.
+def _check_files(home: Path) -> dict[str, str]:
+    """The digests of a record's files. Refuses one that was cut off, or whose answers were truncated or scored anew since they
+    were measured.
 
-    Items need no digest here: they are compared with the outcomes' when they are looked at.
+    Items are not read here: they are checked when they are looked at.
     """
     if not (home / DIGESTS).is_file():
         raise FileFormatError(
@@ -119,27 +121,33 @@ def _check_files(home: Path) -> set[str]:
         )
     files = read_json(home / DIGESTS, Digests).files
     for name, digest in files.items():
+        if name.endswith(_ITEMS):
+            continue
         if not (home / name).is_file() or digest_file(home / name) != digest:
             raise FileFormatError(
                 f"{home / name} is not what was measured: it was edited, damaged or removed; measure it again."
             )
-    return set(files)
+    return files
+
+
+def _items_file(task: str) -> str:
+    return task + _ITEMS
 
 
 def _outcomes_file(task: str) -> str:
     return f"{task}.outcomes.parquet"
 
 
-def _read_task(home: Path, record: CellRecord, name: str, shared: SharedItems) -> TaskRun:
+def _read_task(home: Path, record: CellRecord, name: str, sealed: Mapping[str, str], shared: SharedItems) -> TaskRun:
     try:
         outcomes = read_outcomes(home / _outcomes_file(name))
-        items = home / f"{name}.items.parquet"
+        items = home / _items_file(name)
         if not items.is_file():
             raise FileFormatError(f"{items} can't be read: it is not there; measure the cell again.")
         return TaskRun(
             cell=record.cell.id,
             info=record.tasks[name],
-            items=StoredItems(items, outcomes.digests, shared),
+            items=StoredItems(items, outcomes.digests, shared, sealed.get(items.name)),
             outcomes=outcomes,
             scorer=record.scorers[name],
             origin=record.origins[name],

@@ -16,7 +16,7 @@ from harness.core.verdicts import Estimate, RecoveryEvidence, Status
 from harness.gate.clusters import ALONE, together
 from harness.gate.comparison import Comparison
 from harness.gate.policy import Policy
-from harness.stats.clusters import Alone, Scores, clustered_quantile, p_mean_above, p_mean_below
+from harness.stats.clusters import Alone, Scores, clustered_quantile, is_proven, p_mean_above, p_mean_below
 from harness.stats.recompression import NO_SPREAD, Spread
 from harness.stats.recovery import (
     VALUES,
@@ -178,15 +178,9 @@ def _interval(unit: RecoveryUnit, level: float) -> Estimate:
     made = loss_of_gain(unit.counts[:, -1], level, unit.spread)
     if unit.clustered is None:
         return made
-    half = _quantile(unit, unit.clustered, 1.0, (1 - level) / 2)
+    half = clustered_quantile(unit.clustered.variance_of(1.0), unit.clustered.df, unit.spread, (1 - level) / 2)
     low, high = min(made.low, made.value - half), max(made.high, made.value + half)
     return Estimate(made.value, max(-2.0, low), min(2.0, high), level, "cluster t")
-
-
-def _quantile(unit: RecoveryUnit, clustered: Scores, times: float, level: float) -> float:
-    """How far from a margin the mean of X must lie, with so many times as many relations."""
-    df = times * len(clustered.n_items) - 1
-    return clustered_quantile(clustered.variance_of(times), df, unit.spread, level)
 
 
 def _by_relation(members: Sequence[Gains], kept: Sequence[np.ndarray]) -> Scores | None:
@@ -208,7 +202,10 @@ def _items_needed(unit: RecoveryUnit, policy: Policy, m0: float) -> int | None:
     mean = float(seen @ np.array(VALUES)) / float(seen.sum())
 
     def is_far(distance: float, times: float, level: float) -> bool:
-        return unit.clustered is None or _quantile(unit, unit.clustered, times, level) < distance
+        if unit.clustered is None:
+            return True
+        df = times * len(unit.clustered.n_items) - 1
+        return is_proven(distance, unit.clustered.variance_of(times), df, unit.spread, level)
 
     def decides(times: float) -> bool:
         counts = seen * times

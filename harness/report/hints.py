@@ -17,8 +17,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from harness.core.digest import digest_text
-from harness.core.records import CellRun
-from harness.core.verdicts import POOLED, Estimate
+from harness.core.records import CellRun, TaskInfo
+from harness.core.verdicts import POOLED, Estimate, Status
+from harness.gate.clusters import has_clusters
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle
 from harness.report.pairs import Compared, Pair, compared
@@ -113,7 +114,10 @@ def early_warnings(bundle: RunBundle) -> tuple[str, ...]:
 
 
 def _changed(bundle: RunBundle) -> Iterator[tuple[CellRun, dict[str, tuple[Compared, Pair]]]]:
-    """Cells whose weights or recovery are not the baseline's, with their tasks of right and wrong answers."""
+    """Cells whose weights or recovery are not the baseline's, with their tasks of right and wrong answers.
+
+    Where a verdict compared nothing (another scorer, tie rule or version of the data), a hint would compare no more.
+    """
     for entry in bundle.cells:
         known = bundle.baselines.get(entry.record.cell.id) if isinstance(entry, CellRun) else None
         if known is None or not isinstance(entry, CellRun):
@@ -121,11 +125,13 @@ def _changed(bundle: RunBundle) -> Iterator[tuple[CellRun, dict[str, tuple[Compa
         was, now = known.provenance, entry.record.provenance
         if (was.weights_digest, was.recovery_digest) == (now.weights_digest, now.recovery_digest):
             continue
+        judged = bundle.verdict_of(entry.record.cell.id)
+        invalid = {one.task for one in judged.tasks if one.status is Status.INVALID} if judged is not None else set()
         able = {}
         for name, run in entry.runs.items():
             one = compared(bundle)[entry.record.cell.id, name]
             pair = one.pairs.get("baseline")
-            if pair is not None and run.info.score_class != "perplexity":
+            if pair is not None and name not in invalid and run.info.score_class != "perplexity":
                 able[name] = one, pair
         yield entry, able
 
@@ -141,7 +147,7 @@ def _margins(bundle: RunBundle) -> Iterator[tuple[str, str, np.ndarray, np.ndarr
             losses = soft_losses(pair.reference.margins_nats[pair.places], one.run.outcomes.margins_nats)
             if len(losses) < 2 or not losses.any():
                 continue
-            each = losses, _clusters(one)
+            each = losses, _clusters(one, bundle.baselines[entry.record.cell.id].tasks[name])
             pool += [each] if one.run.info.pooled else []
             yield entry.record.cell.id, name, *each
         if len(pool) > 1:
@@ -149,8 +155,8 @@ def _margins(bundle: RunBundle) -> Iterator[tuple[str, str, np.ndarray, np.ndarr
             yield entry.record.cell.id, POOLED, losses, clusters
 
 
-def _clusters(one: Compared) -> np.ndarray:
-    if (one.run.info.n_clusters or 0) < FEWEST_CLUSTERS:
+def _clusters(one: Compared, known: TaskInfo) -> np.ndarray:
+    if not has_clusters(one.run.info, known):
         return np.full(len(one.run.outcomes), -1, dtype=np.int64)
     numbers = np.array([int(digest_text(group.group)[:15], 16) for group in one.groups], dtype=np.int64)
     return np.asarray(numbers[one.relations])

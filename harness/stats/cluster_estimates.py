@@ -18,7 +18,7 @@ from scipy.special import ndtri
 
 from harness.core.verdicts import Estimate, NotEstimable
 from harness.stats.bootstrap import N_RESAMPLES, percentile_interval, resample_clusters, resample_items
-from harness.stats.clusters import Clusters, cluster_interval, clustered_quantile
+from harness.stats.clusters import Clusters, cluster_interval, clustered_quantile, is_proven
 from harness.stats.paired import wald_variance
 from harness.stats.recompression import NO_SPREAD, Spread
 
@@ -115,7 +115,7 @@ def times_to_prove(
         return None
     scores, n_clusters = counts.scores, counts.n_clusters
     return fewest_times(
-        lambda times: clustered_quantile(scale * scores.variance_of(times), n_clusters * times - 1, spread, level) <= distance
+        lambda times: is_proven(distance, scale * scores.variance_of(times), n_clusters * times - 1, spread, level)
     )
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from harness.baseline.record import digest_record
+from harness.core.errors import FileFormatError
 from harness.core.records import Cell, CellRun, Item, TaskRun
+from harness.core.run_folder import read_run, write_cell
 from harness.core.serial import as_mapping
 from harness.core.verdicts import CellVerdict, Status
 from harness.gate import Family, Policy, Sibling, judge, undecided
@@ -210,3 +216,25 @@ def test_students_quantile_and_no_early_share_enter_the_warning(build: Any, make
 def test_the_selftest_says_that_it_can_not_inject_into_relations(build: Any, make: Any, policy: Policy) -> None:
     run = make(RIGHT)
     assert "stand for others" in problem_of(Recorded(run, build.baseline(run), None, policy, FAMILY), ("trex",))
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_relations_that_were_relabelled_on_disk_are_refused(
+    build: Any, make: Any, policy: Policy, tmp_path: Path, is_sealed: bool
+) -> None:
+    write_cell(tmp_path, make(loses(0.03)))
+    home = next((tmp_path / "records").iterdir())
+    if not is_sealed:  # as records were before their items had a digest
+        sealed = json.loads((home / "digests.json").read_text("utf-8"))
+        del sealed["files"]["trex.items.parquet"]
+        (home / "digests.json").write_text(json.dumps(sealed), "utf-8")
+    (run,) = read_run(tmp_path)
+    assert judged(build, run, make(RIGHT, "w1"), policy).pooled.evidence.n_clusters == C
+
+    file = home / "trex.items.parquet"
+    table = pq.read_table(file)
+    place = table.schema.get_field_index("group")
+    pq.write_table(table.set_column(place, "group", pa.array([f"own {i}" for i in range(N)])), file)
+    (run,) = read_run(tmp_path)
+    with pytest.raises(FileFormatError, match="measure it again"):
+        judged(build, run, make(RIGHT, "w1"), policy)

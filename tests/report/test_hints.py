@@ -10,6 +10,7 @@ import pytest
 from scipy import special, stats
 
 from harness.core.records import CellRun
+from harness.core.verdicts import Status
 from harness.report import report
 from harness.report.hints import early_warnings, hints
 from harness.report.sections.hints import view_hints
@@ -65,6 +66,40 @@ def test_the_warnings_p_is_scipys_paired_t(green):
 def test_the_same_weights_are_never_warned_of(green):
     known = green.baselines[CELL].provenance.weights_digest
     assert not any(one.cell == CELL for one in hints(lowered(green, 0.3, weights=known)).warnings)
+
+
+def test_what_could_not_be_compared_is_no_hint_either(green):
+    made = lowered(green, 0.3)
+    broken = replace(
+        made,
+        verdicts=tuple(
+            replace(one, tasks=tuple(replace(task, status=Status.INVALID) for task in one.tasks))
+            if one.cell.id == CELL
+            else one
+            for one in made.verdicts
+        ),
+    )
+    assert any(one.cell == CELL for one in hints(made).warnings)
+    assert not any(one.cell == CELL for one in hints(broken).warnings)
+    assert hints(broken).n_tasks < hints(made).n_tasks
+
+
+def test_relations_that_were_accepted_as_clusters_stay_so_for_a_warning(green):
+    made = lowered(green, 0.3)
+    known, place = made.baselines[CELL], [getattr(entry, "record", entry).cell.id for entry in made.cells].index(CELL)
+    entry = made.cells[place]
+    runs = dict(entry.runs)
+    name = max(runs, key=lambda name: len(runs[name].items))
+    items = tuple(replace(item, group=f"P{i % 12}") for i, item in enumerate(runs[name].items))
+    digests = tuple(item.digest for item in items)
+    runs[name] = replace(runs[name], items=items, outcomes=replace(runs[name].outcomes, digests=digests))
+    tasks = {**known.tasks, name: replace(known.tasks[name], n_clusters=12)}
+    outcomes = {**known.outcomes, name: replace(known.outcomes[name], digests=digests)}
+    accepted = replace(known, tasks=tasks, outcomes=outcomes)
+    cells = (*made.cells[:place], CellRun(entry.record, runs), *made.cells[place + 1 :])
+    made = replace(made, cells=cells, baselines={**made.baselines, CELL: accepted})
+    assert runs[name].info.n_clusters is None
+    assert [one.n_clusters for one in hints(made).warnings if (one.cell, one.task) == (CELL, name)] == [12]
 
 
 def test_suspects_are_benjamini_and_hochbergs(bundle):

@@ -15,12 +15,13 @@ from harness.stats.clusters import (
     cluster_interval,
     cluster_t,
     clustered_quantile,
+    is_proven,
     p_loss_above_clustered,
     p_loss_below_clustered,
 )
 from harness.stats.intervals import wilson
 from harness.stats.paired import tango_z, wald_z
-from harness.stats.recompression import Spread
+from harness.stats.recompression import NO_SPREAD, Spread
 
 SIZES = np.array([25, 40, 10, 31, 25, 60, 12, 44, 25, 25, 18, 30])
 
@@ -166,3 +167,17 @@ def test_the_bootstraps_loss_covers_and_its_accuracies_hold_the_relations_spread
         wide.append((accuracy.high - accuracy.low) / (by_items.high - by_items.low))
     assert covered >= 0.93 * 150
     assert np.mean(wide) > 2, "relations differ, so new ones would"
+
+
+@pytest.mark.parametrize("spread", [NO_SPREAD, Spread(0.01, 4.0)])
+def test_a_distance_is_proven_from_the_quantile_on(spread: Spread) -> None:
+    for variance, df, level in ((1e-4, 11.0, 0.025), (3e-5, 81.3, 0.001)):
+        needed = clustered_quantile(variance, df, spread, level)
+        assert is_proven(needed * 1.0001, variance, df, spread, level)
+        assert not is_proven(needed * 0.9999, variance, df, spread, level)
+
+
+def test_items_that_are_each_their_own_cluster_give_students_t() -> None:
+    score = np.random.default_rng(5).choice([1, -1, 0], 60, p=[0.2, 0.1, 0.7])
+    counts = Clusters((score == 1).astype(int), (score == -1).astype(int), np.ones(60, dtype=int))
+    assert float(cluster_t(counts, 0.01)) == pytest.approx(stats.ttest_1samp(score, 0.01).statistic)
