@@ -127,3 +127,16 @@ def test_it_is_in_every_file_and_the_same_again(make) -> None:  # type: ignore[n
     assert chosen["worth"]["oracle"]["value"] == 1
     assert cells["m_30pct_idp-0"]["choices"] == {}
     assert cells["m_30pct_idp"]["verdict"]["tasks"][0]["choice"]["warning"] == "the choice moved"
+
+
+def test_a_pass_that_goes_on_is_not_bounded_by_its_controls(make) -> None:  # type: ignore[no-untyped-def]
+    """All prompts alike alone: a choice among them changes nothing, but reading them all may."""
+    bundle = make(lambda i: (i % 3,), right=dict.fromkeys(range(3), lambda i: i % 2 == 0))
+    exact = only(bundle)
+    assert exact.sentence.endswith("no choice could change anything.")
+    chooser, *controls = bundle.cells
+    recipe = {**chooser.record.recovery_recipe, "mode": "continue"}
+    goes_on = replace(chooser, record=replace(chooser.record, recovery_recipe=recipe))
+    row = only(replace(bundle, cells=(goes_on, *controls)))
+    assert "no choice could change anything" not in row.sentence
+    assert row.sentence.endswith("it may be right where none of them is.")
