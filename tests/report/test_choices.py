@@ -98,7 +98,7 @@ def test_a_random_choice_is_worth_nothing(make) -> None:  # type: ignore[no-unty
 def test_without_the_single_prompts_the_histogram_stands_alone(left_out: tuple[int, ...], make) -> None:  # type: ignore[no-untyped-def]
     row = only(make(lambda i: (i % 2,), right=BY_THIRDS, left_out=left_out))
     told = ", ".join(map(str, left_out))
-    assert row.sentence.endswith(f"in this run; cells with choice = {told} are missing.")
+    assert row.sentence.endswith(f"in this run; cells with choice = {told} are missing or not measured whole.")
     assert "never prompt 2 (40 tokens)" in row.sentence
     assert (row.best.text, row.oracle.text) == ("unknown", "unknown")
 
@@ -140,3 +140,16 @@ def test_a_pass_that_goes_on_is_not_bounded_by_its_controls(make) -> None:  # ty
     row = only(replace(bundle, cells=(goes_on, *controls)))
     assert "no choice could change anything" not in row.sentence
     assert row.sentence.endswith("it may be right where none of them is.")
+
+
+def test_the_baseline_is_drawn_on_the_items_of_this_run(make) -> None:  # type: ignore[no-untyped-def]
+    """A sample of the first hundred items, which the baseline asked behind prompt 0, and all others behind prompt 2."""
+    bundle = make(lambda i: (0,), right=BY_THIRDS, before=lambda i: (0,) if i < 100 else (2,))
+    chooser, *controls = bundle.cells
+    task = chooser.runs["facts"]
+    columns = ("digests", "correct", "answers", "ranks", "margins_nats", "near_ties", "choices")
+    few = replace(task.outcomes, option_logliks_nats=None, **{name: getattr(task.outcomes, name)[:100] for name in columns})
+    info = replace(task.info, n_items=100, limit=100)
+    sample = replace(chooser, runs={"facts": replace(task, info=info, items=task.items[:100], outcomes=few)})
+    row = only(replace(bundle, cells=(sample, *controls)))
+    assert [bar.before for bar in row.bars] == ["120.0", "0.0", "0.0"]
