@@ -95,7 +95,9 @@ def _chosen(bundle: RunBundle, run: CellRun, task: TaskRun, controls: dict[objec
     }
     lacking = [number for number in range(len(lengths)) if singles.get(number) is None]
     missing, worth = "", None
-    if len(task.outcomes) < task.info.n_items:
+    if task.info.score_class == "perplexity":
+        missing = "nothing of a perplexity is right or wrong"
+    elif len(task.outcomes) < task.info.n_items:
         missing = "it was decided early, and a part of its items is no fair sample: measure it in full (--harness-full)"
     elif lacking:
         told = ", ".join(str(number) for number in lacking)
@@ -108,7 +110,8 @@ def _chosen(bundle: RunBundle, run: CellRun, task: TaskRun, controls: dict[objec
         rng = np.random.default_rng(int(digest_text(f"choices:{cell.id}:{name}")[:12], 16))
         worth = worth_of_choosing(task.outcomes.correct, np.stack(rights), LEVEL, rng)
     drawn = controls.get(_RANDOM)
-    right = right_on(task, drawn.runs[name].outcomes) if drawn is not None and name in drawn.runs else None
+    is_drawn = drawn is not None and name in drawn.runs and task.info.score_class != "perplexity"
+    right = right_on(task, drawn.runs[name].outcomes) if drawn is not None and is_drawn else None
     return Chosen(
         cell=cell,
         task=name,

@@ -183,3 +183,15 @@ def test_it_is_on_the_page_and_the_same_again(make) -> None:  # type: ignore[no-
     assert "Forgotten or displaced" in text
     assert text.count("prompting alone brings it back") == 1
     assert np.count_nonzero([f"m_30pct_{name}-" in text for name in ("p20", "l8")]) == 2
+
+
+def test_a_perplexity_is_no_item_that_could_be_lost(make) -> None:  # type: ignore[no-untyped-def]
+    bundle = make(p20="prompt")
+    cells = []
+    for run in bundle.cells:
+        task = run.runs["facts"]
+        rolled = replace(task, info=replace(task.info, name="wikitext", score_class="perplexity"))
+        cells.append(CellRun(run.record, {**run.runs, "wikitext": rolled}))
+    view = view_answer(replace(bundle, cells=tuple(cells), groups={"facts": "g", "wikitext": "g"}))
+    assert [row.task for row in view.rows] == ["facts"]
+    assert all(table.task for table in view.parts), "of one task there is nothing to group"

@@ -153,3 +153,15 @@ def test_the_baseline_is_drawn_on_the_items_of_this_run(make) -> None:  # type: 
     sample = replace(chooser, runs={"facts": replace(task, info=info, items=task.items[:100], outcomes=few)})
     row = only(replace(bundle, cells=(sample, *controls)))
     assert [bar.before for bar in row.bars] == ["120.0", "0.0", "0.0"]
+
+
+def test_a_perplexity_has_a_histogram_and_no_accuracy(make) -> None:  # type: ignore[no-untyped-def]
+    bundle = make(lambda i: (i % 3,), right=BY_THIRDS)
+    cells = []
+    for run in bundle.cells:
+        task = run.runs["facts"]
+        cells.append(replace(run, runs={"facts": replace(task, info=replace(task.info, score_class="perplexity"))}))
+    row = only(replace(bundle, cells=tuple(cells)))
+    assert row.sentence.endswith("is not known: nothing of a perplexity is right or wrong.")
+    assert {row.accuracy.text, row.oracle.text, row.drawn.text} == {"unknown"}
+    assert len(row.bars) == 3
