@@ -80,12 +80,17 @@ def cut_texts(text: CalibrationText, model: LoadedModel, *, n_texts: int, n_toke
 
 class Observer:
     """Looks at one model. Raises ConfigError for texts that don't fit into its window beside its roots, AnalysisError where
-    transformers gives no attention maps of it."""
+    transformers gives no attention maps of it, or where its layers keep different numbers of prompt positions."""
 
     def __init__(self, model: LoadedModel, n_tokens: int) -> None:
         self._model = model
         self._kept: dict[int, KeysValues | None] = {}
         config: Any = model.module.config
+        if model.soft_roots and any(root.is_uneven for root in model.soft_roots.roots):
+            raise AnalysisError(
+                "idp in mode 'continue' has more prompts before some layers than before others, so that their attention can't "
+                "be compared layer by layer: analyze the cell with mode 'exact', which shares its artifact."
+            )
         taken = model.soft_roots.most_positions if model.soft_roots else 0
         window = min(window_tokens(config, model.tokenizer), deepest_path(config) or n_tokens + taken)
         if n_tokens + taken > window:

@@ -40,7 +40,6 @@ def add_command(commands: Subparsers, terminal: Terminal) -> None:
 
 def _run(terminal: Terminal, args: argparse.Namespace) -> int:
     from harness.execution.analyze import LookedAt, analyze_cells
-    from harness.execution.local import crashed
     from harness.execution.progress import LogToProgress
     from harness.execution.store import Store
 
@@ -56,7 +55,11 @@ def _run(terminal: Terminal, args: argparse.Namespace) -> int:
         except HarnessError:
             raise
         except Exception as error:
-            raise HarnessError(crashed(plans[0], error).reason) from error
+            told = str(error).strip().partition("\n")[0]
+            raise HarnessError(
+                f"analyzing crashed ({type(error).__name__}: {told}): the cells that were told above are in {args.folder}; "
+                "name the others again."
+            ) from error
     terminal.say(f"next: {place_of(args).complete(f'`harness report --run {args.folder}`')}")
     return EXIT_PASS
 

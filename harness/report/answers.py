@@ -124,7 +124,7 @@ def _groups(bundle: RunBundle) -> Iterator[tuple[Cell, tuple[AnswerPart, ...]]]:
         if cell.sibling is None or cell.compression == "none":
             continue
         grouped: dict[str, list[_Beside]] = {}
-        for name in run.runs:
+        for name in _asked(run):
             found = _beside(bundle, runs, run, name)
             if isinstance(found, _Beside) and name in bundle.groups:
                 grouped.setdefault(bundle.groups[name], []).append(found)
@@ -135,7 +135,7 @@ def _groups(bundle: RunBundle) -> Iterator[tuple[Cell, tuple[AnswerPart, ...]]]:
 
 @lru_cache(maxsize=1)
 def find_answers(bundle: RunBundle) -> tuple[Answered, ...]:
-    """Every task of every recovered compressed cell, in the bundle's order. Kept for the bundle at hand."""
+    """Every task but perplexities of every recovered compressed cell, in the bundle's order. Kept for the bundle at hand."""
     return tuple(_answers(bundle))
 
 
@@ -143,7 +143,12 @@ def _answers(bundle: RunBundle) -> Iterator[Answered]:
     runs = {entry.record.cell: entry for entry in bundle.cells if isinstance(entry, CellRun)}
     for cell, run in runs.items():
         if cell.sibling is not None and cell.compression != "none":
-            yield from (_answered(bundle, runs, run, name) for name in run.runs)
+            yield from (_answered(bundle, runs, run, name) for name in _asked(run))
+
+
+def _asked(run: CellRun) -> list[str]:
+    """The tasks whose items are right or wrong: nothing of a perplexity is."""
+    return [name for name, task in run.runs.items() if task.info.score_class != "perplexity"]
 
 
 def _answered(bundle: RunBundle, runs: Mapping[Cell, CellRun], recovered: CellRun, name: str) -> Answered:

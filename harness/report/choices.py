@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from harness.core.digest import digest_text
-from harness.core.records import Cell, CellRun, TaskRun
+from harness.core.records import Cell, CellRun, Outcomes, TaskRun
 from harness.core.verdicts import ChoiceShift, Estimate
 from harness.report.answers import LEVEL, right_on
 from harness.report.bundle import RunBundle
@@ -87,7 +87,7 @@ def _chosen(bundle: RunBundle, run: CellRun, task: TaskRun, controls: dict[objec
     verdict = bundle.verdict_of(cell.id)
     case = next((case for case in (verdict.tasks if verdict else ()) if case.task == name), None)
     known = bundle.baselines[cell.id].outcomes.get(name) if cell.id in bundle.baselines else None
-    before = known.choices if known is not None else None
+    before = None if known is None else _choices_on(task, known)
     singles = {
         choice: right_on(task, one.runs[name].outcomes)
         for choice, one in controls.items()
@@ -95,17 +95,23 @@ def _chosen(bundle: RunBundle, run: CellRun, task: TaskRun, controls: dict[objec
     }
     lacking = [number for number in range(len(lengths)) if singles.get(number) is None]
     missing, worth = "", None
-    if len(task.outcomes) < task.info.n_items:
+    if task.info.score_class == "perplexity":
+        missing = "nothing of a perplexity is right or wrong"
+    elif len(task.outcomes) < task.info.n_items:
         missing = "it was decided early, and a part of its items is no fair sample: measure it in full (--harness-full)"
     elif lacking:
         told = ", ".join(str(number) for number in lacking)
-        missing = f"each prompt alone must be asked the same items in this run; cells with choice = {told} are missing"
+        missing = (
+            f"each prompt alone must be asked the same items in this run; cells with choice = {told} are missing or not "
+            "measured whole"
+        )
     else:
         rights = [right for number in range(len(lengths)) if (right := singles[number]) is not None]
         rng = np.random.default_rng(int(digest_text(f"choices:{cell.id}:{name}")[:12], 16))
         worth = worth_of_choosing(task.outcomes.correct, np.stack(rights), LEVEL, rng)
     drawn = controls.get(_RANDOM)
-    right = right_on(task, drawn.runs[name].outcomes) if drawn is not None and name in drawn.runs else None
+    is_drawn = drawn is not None and name in drawn.runs and task.info.score_class != "perplexity"
+    right = right_on(task, drawn.runs[name].outcomes) if drawn is not None and is_drawn else None
     return Chosen(
         cell=cell,
         task=name,
@@ -120,6 +126,14 @@ def _chosen(bundle: RunBundle, run: CellRun, task: TaskRun, controls: dict[objec
         missing=missing,
         drawn=None if right is None else wilson(int(right.sum()), len(right), LEVEL),
     )
+
+
+def _choices_on(task: TaskRun, known: Outcomes) -> tuple[tuple[int, ...], ...] | None:
+    """What the baseline chose for the items of a run, which may be a part of its own; None where it knows of no choice."""
+    if known.choices is None:
+        return None
+    now = set(task.outcomes.digests)
+    return tuple(row for digest, row in zip(known.digests, known.choices, strict=True) if digest in now)
 
 
 def _shares_of(before: tuple[tuple[int, ...], ...], n_prompts: int) -> tuple[float, ...] | None:

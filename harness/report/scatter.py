@@ -156,14 +156,15 @@ def nice_step(rough: float) -> float:
 
 def _marks(points: Sequence[Point], frame: _Frame) -> Iterator[MarkView]:
     places = _side_by_side(points, frame)
-    taken: list[Box] = [
+    labels: list[Box] = []
+    drawn: list[Box] = [
         (x - 6, frame.y(p.value) - 6, x + 6, frame.y(p.value) + 6) for p, x in zip(points, places, strict=True)
     ]
-    taken += [(x - 2, frame.y(p.high), x + 2, frame.y(p.low)) for p, x in zip(points, places, strict=True)]
-    taken.append((LEFT, frame.y(1.0) - 1, frame.width, frame.y(1.0) + 1))
+    drawn += [(x - 2, frame.y(p.high), x + 2, frame.y(p.low)) for p, x in zip(points, places, strict=True)]
+    drawn.append((LEFT, frame.y(1.0) - 1, frame.width, frame.y(1.0) + 1))
     for point, x in zip(points, places, strict=True):
         y = frame.y(point.value)
-        label_x, label_y, is_end = _place_label(len(point.label) * CHARACTER, x, y, frame, taken)
+        label_x, label_y, is_end = _place_label(len(point.label) * CHARACTER, (x, y), frame, labels, drawn)
         moved = abs(label_y - y) > LINE / 2
         leader = (
             f"M{decimals(x)} {decimals(y)}L{decimals(label_x + (2 if is_end else -2))} {decimals(label_y)}" if moved else ""
@@ -197,19 +198,30 @@ def _side_by_side(points: Sequence[Point], frame: _Frame) -> tuple[float, ...]:
     return tuple(placed[i] for i in range(len(points)))
 
 
-def _place_label(wide: float, x: float, y: float, frame: _Frame, taken: list[Box]) -> tuple[float, float, bool]:
-    """The nearest free place beside a point, right of it if possible; ``taken`` gets it. Above all if none is free."""
-    for dy in (0.0, *(sign * k * LINE / 2 for k in range(2, 24) for sign in (-1.0, 1.0))):
-        for is_end in (False, True):
-            gap = 9.0 if dy == 0 else 13.0
-            at = x - gap if is_end else x + gap
-            box = (at - wide, y + dy - 7, at, y + dy + 7) if is_end else (at, y + dy - 7, at + wide, y + dy + 7)
+def _place_label(
+    wide: float, place: tuple[float, float], frame: _Frame, labels: list[Box], drawn: Sequence[Box]
+) -> tuple[float, float, bool]:
+    """The nearest free place beside a point, right of it if possible; ``labels`` gets it. Over what is drawn where
+    nothing else is free, and over other labels where that is not either."""
+    x, y = place
+    for taken in ([*labels, *drawn], labels):
+        for at, middle, is_end in _places(x, y, frame):
+            box = (at - wide, middle - 7, at, middle + 7) if is_end else (at, middle - 7, at + wide, middle + 7)
             inside = box[0] > LEFT and box[2] < frame.width - 2 and box[1] > 0 and box[3] < frame.height - BOTTOM
             roomy = (box[0] - 3, box[1], box[2] + 3, box[3])
             if inside and not any(_overlap(roomy, other) for other in taken):
-                taken.append(box)
-                return at, y + dy, is_end
+                labels.append(box)
+                return at, middle, is_end
     return x + 9, y, False
+
+
+def _places(x: float, y: float, frame: _Frame) -> Iterator[tuple[float, float, bool]]:
+    """Where a label may stand: nearer places first, up to the panel's ends; heights are rounded as they are printed."""
+    n_steps = math.ceil(2 * frame.height / LINE)
+    for dy in (0.0, *(sign * k * LINE / 2 for k in range(2, n_steps) for sign in (-1.0, 1.0))):
+        gap = 9.0 if dy == 0 else 13.0
+        for is_end in (False, True):
+            yield (x - gap if is_end else x + gap), round(y + dy, 1), is_end
 
 
 def _overlap(one: Box, other: Box) -> bool:

@@ -1,8 +1,9 @@
 """Forgotten or displaced: all that is known about one recovery on one task, and whether the word "displaced" may be said.
 
-It may when two things are significant: lost items come back more often than items that the dense model never had right
-(r1 - r0), and the compressed model gains more than the dense model gains by the same recovery. A prompt that helps everywhere
-raises the first alone with luck, the second never (GATE.md).
+It may when three things are significant: the compressed model gains, lost items come back more often than items that the
+dense model never had right (r1 - r0), and the compressed model gains more than the dense model gains by the same recovery. A
+prompt that helps everywhere raises r1 - r0 with luck, the gain beyond the dense model's never (GATE.md); one that harms the
+dense model raises that, and wins nothing back.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Beyond:
 class Answer:
     """One recovery on one task. Gains are fractions of all items, positive where recovery helps.
 
-    ``is_displaced``: both conditions hold at ``(1 - level)/2``, one-sided; ``why_not`` says which does not, empty otherwise.
+    ``is_displaced``: all conditions hold at ``(1 - level)/2``, one-sided; ``why_not`` says which does not, empty otherwise.
     """
 
     n_items: int
@@ -70,18 +71,19 @@ def answer(
     >>> made.gain.value, round(made.gap_closed.value, 3), made.is_displaced
     (0.1, 0.667, True)
     >>> answer(dense, compressed, recovered, None, chance=0.0, level=0.95, rng=rng).why_not
-    'the dense model was not measured under the same recovery'
+    'the dense model was not measured on the same items under the same recovery'
     """
     table = count_outcomes(dense, compressed, recovered)
     attribution = attribute(table, chance, level, rng, n_resamples)
     recall = recall_of_lost(table, level)
-    beyond: Beyond | NotEstimable = NotEstimable("the dense model was not measured under the same recovery")
+    beyond: Beyond | NotEstimable = NotEstimable("the dense model was not measured on the same items under the same recovery")
     if dense_recovered is not None:
         beyond = gain_beyond(dense, dense_recovered, compressed, recovered, level)
-    why_not = _why_not(attribution, recall, beyond, (1 - level) / 2)
+    gain = gain_of(compressed, recovered, level)
+    why_not = _why_not(gain, attribution, recall, beyond, (1 - level) / 2)
     return Answer(
         n_items=len(dense),
-        gain=gain_of(compressed, recovered, level),
+        gain=gain,
         gap_closed=gap_closed(table, level),
         beyond=beyond,
         attribution=attribution,
@@ -130,12 +132,18 @@ def gain_beyond(dense: Right, dense_recovered: Right, compressed: Right, recover
 
 
 def _why_not(
-    attribution: Attribution | NotEstimable, recall: Recall | NotEstimable, beyond: Beyond | NotEstimable, alpha: float
+    gain: Estimate,
+    attribution: Attribution | NotEstimable,
+    recall: Recall | NotEstimable,
+    beyond: Beyond | NotEstimable,
+    alpha: float,
 ) -> str:
     """What keeps the word "displaced" from being said; empty where nothing does."""
     for part in (attribution, recall, beyond):
         if isinstance(part, NotEstimable):
             return part.reason
+    if gain.low <= 0:
+        return "it does not make more items right, as far as these items can tell"
     if isinstance(recall, Recall) and recall.p_value > alpha:
         return "lost items do not come back significantly more often than items that were never known"
     if isinstance(beyond, Beyond) and beyond.p_value > alpha:

@@ -18,7 +18,7 @@ from harness.core.verdicts import Estimate, NotEstimable
 from harness.models.loaded import LoadedModel
 from harness.models.roots import SoftRoot, SoftRoots
 from harness.recovery.idp import Idp
-from harness.recovery.soft import as_root, behind, keys_values_of, seeded, vocabulary_rows
+from harness.recovery.soft import as_root, behind, continued_roots, keys_values_of, seeded, vocabulary_rows
 from tests.analysis.conftest import Loader
 
 N_TEXTS, N_TOKENS, N_ROOT = 3, 12, 5
@@ -193,3 +193,11 @@ def test_what_cannot_be_looked_at_is_one_sentence(  # noqa: PLR0917 - fixtures a
 def test_a_model_of_another_shape_is_refused(load: Loader, text: CalibrationText, tmp_path: Path) -> None:
     with pytest.raises(AnalysisError, match="more layers than the dense model"):
         beside_dense(load(), load(num_hidden_layers=3), text, tmp_path)
+
+
+def test_a_pass_that_goes_on_is_refused_and_not_looked_at_wrongly(load: Loader) -> None:
+    model = load()
+    root = continued_roots(model, [vocabulary_rows(model, n, seeded(n)) for n in (2, 3)], 0)[0]
+    model.soft_roots = SoftRoots.of_one(root)
+    with pytest.raises(AnalysisError, match="mode 'continue' has more prompts before some layers"):
+        Observer(model, N_TOKENS)

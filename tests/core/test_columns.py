@@ -27,6 +27,15 @@ def test_cut_contexts_and_unparsed_answers_are_kept_and_counted(tmp_path: Path) 
     np.testing.assert_array_equal(both.are_cut, [False, False, False, True])
 
 
+def test_choices_of_prompts_and_cut_contexts_stand_side_by_side(tmp_path: Path) -> None:
+    made = Outcomes.of(("a", "b"), [WRONG, replace(WRONG, is_cut=True)])
+    write_outcomes(tmp_path / "made.parquet", replace(made, choices=((2,), (0, 1))))
+    found = read_outcomes(tmp_path / "made.parquet")
+    assert (found.choices, found.n_cut) == (((2,), (0, 1)), 1)
+    assert found.are_cut is not None
+    assert found.are_cut.tolist() == [False, True]
+
+
 def test_where_every_context_fits_there_is_no_such_column(tmp_path: Path) -> None:
     write_outcomes(tmp_path / "made.parquet", Outcomes.of(("a",), [WRONG]))
     assert "is_cut" not in pq.read_table(tmp_path / "made.parquet").column_names

@@ -90,3 +90,14 @@ def test_what_cannot_be_asked_is_one_sentence_and_exit_code_4(
 ) -> None:
     assert main(["analyze", asked[0], *AT, *asked[1:]]) == 4
     assert says in capsys.readouterr().err
+
+
+def test_somebody_elses_error_is_a_sentence_about_analyzing(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise IndexError("too far\nand more")
+
+    monkeypatch.setattr("harness.execution.analyze.analyze_cells", broken)
+    assert main(["analyze", "tiny_4bit-rtn_none", *AT, "--run", "run"]) != 0
+    assert "analyzing crashed (IndexError: too far): the cells that were told above are in run" in capsys.readouterr().err

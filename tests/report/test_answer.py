@@ -21,10 +21,12 @@ come back by prompting."""
 
 @pytest.fixture(scope="module")
 def make(synthetic: ModuleType):  # type: ignore[no-untyped-def]
-    """A bundle of a model, compressed and recovered: how many never known items a recovery helps the dense model with, the
-    methods, and which cells are left out."""
+    """A bundle of a model, compressed and recovered: how many never known items a recovery helps the dense model with (below
+    0: how many known ones it takes), how many kept ones it spoils, the methods, and which cells are left out."""
 
-    def made(*, dense_gain: int = 0, helped: int = 0, left_out: tuple[str, ...] = (), **methods: str) -> RunBundle:
+    def made(
+        *, dense_gain: int = 0, helped: int = 0, spoiled: int = 0, left_out: tuple[str, ...] = (), **methods: str
+    ) -> RunBundle:
         maker = synthetic.Maker(N)
 
         def run(cell: Cell, method: str, right: object) -> CellRun:
@@ -38,7 +40,9 @@ def make(synthetic: ModuleType):  # type: ignore[no-untyped-def]
         for name, method in methods.items():
             cells.append(run(Cell("m", "none", name), method, lambda i: i < KNOWN + dense_gain))
             back = LOST if method == "lora" else BACK
-            cells.append(run(Cell("m", "30pct", name), method, lambda i, back=back: i < back or LOST <= i < KNOWN + helped))
+            cells.append(
+                run(Cell("m", "30pct", name), method, lambda i, back=back: i < back or LOST + spoiled <= i < KNOWN + helped)
+            )
         kept = tuple(one for one in cells if one.record.cell.id not in left_out)
         return RunBundle(
             profile="embedded",
@@ -77,6 +81,14 @@ def test_it_is_not_said_where_the_dense_model_gains_as_much(make) -> None:  # ty
     assert row.beyond.text == "0\u00a0pt"
 
 
+def test_it_is_not_said_where_the_dense_model_is_harmed_and_the_compressed_one_gains_nothing(make) -> None:  # type: ignore[no-untyped-def]
+    """Lost items come back, and the gain lies beyond the dense model's: but nothing is won, only less is spoiled."""
+    row = only(make(p20="prompt", dense_gain=-200, spoiled=BACK + 5))
+    assert row.beyond.text.startswith("+")
+    assert not row.is_displaced
+    assert row.sentence.endswith("displaced: it does not make more items right, as far as these items can tell.")
+
+
 def test_it_is_not_said_where_what_was_never_known_comes_as_often(make) -> None:  # type: ignore[no-untyped-def]
     row = only(make(p20="prompt", helped=160))
     assert not row.is_displaced
@@ -87,7 +99,7 @@ def test_it_is_not_said_where_what_was_never_known_comes_as_often(make) -> None:
     ("left_out", "told"),
     [
         ("m_30pct_none", "Not answered: m_30pct_none was not measured on the same items in this run."),
-        ("m_none_p20", "displaced: the dense model was not measured under the same recovery."),
+        ("m_none_p20", "displaced: the dense model was not measured on the same items under the same recovery."),
     ],
 )
 def test_without_the_runs_beside_it_nothing_is_claimed(make, left_out: str, told: str) -> None:  # type: ignore[no-untyped-def]
@@ -171,3 +183,15 @@ def test_it_is_on_the_page_and_the_same_again(make) -> None:  # type: ignore[no-
     assert "Forgotten or displaced" in text
     assert text.count("prompting alone brings it back") == 1
     assert np.count_nonzero([f"m_30pct_{name}-" in text for name in ("p20", "l8")]) == 2
+
+
+def test_a_perplexity_is_no_item_that_could_be_lost(make) -> None:  # type: ignore[no-untyped-def]
+    bundle = make(p20="prompt")
+    cells = []
+    for run in bundle.cells:
+        task = run.runs["facts"]
+        rolled = replace(task, info=replace(task.info, name="wikitext", score_class="perplexity"))
+        cells.append(CellRun(run.record, {**run.runs, "wikitext": rolled}))
+    view = view_answer(replace(bundle, cells=tuple(cells), groups={"facts": "g", "wikitext": "g"}))
+    assert [row.task for row in view.rows] == ["facts"]
+    assert all(table.task for table in view.parts), "of one task there is nothing to group"

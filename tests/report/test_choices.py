@@ -98,7 +98,7 @@ def test_a_random_choice_is_worth_nothing(make) -> None:  # type: ignore[no-unty
 def test_without_the_single_prompts_the_histogram_stands_alone(left_out: tuple[int, ...], make) -> None:  # type: ignore[no-untyped-def]
     row = only(make(lambda i: (i % 2,), right=BY_THIRDS, left_out=left_out))
     told = ", ".join(map(str, left_out))
-    assert row.sentence.endswith(f"in this run; cells with choice = {told} are missing.")
+    assert row.sentence.endswith(f"in this run; cells with choice = {told} are missing or not measured whole.")
     assert "never prompt 2 (40 tokens)" in row.sentence
     assert (row.best.text, row.oracle.text) == ("unknown", "unknown")
 
@@ -127,3 +127,41 @@ def test_it_is_in_every_file_and_the_same_again(make) -> None:  # type: ignore[n
     assert chosen["worth"]["oracle"]["value"] == 1
     assert cells["m_30pct_idp-0"]["choices"] == {}
     assert cells["m_30pct_idp"]["verdict"]["tasks"][0]["choice"]["warning"] == "the choice moved"
+
+
+def test_a_pass_that_goes_on_is_not_bounded_by_its_controls(make) -> None:  # type: ignore[no-untyped-def]
+    """All prompts alike alone: a choice among them changes nothing, but reading them all may."""
+    bundle = make(lambda i: (i % 3,), right=dict.fromkeys(range(3), lambda i: i % 2 == 0))
+    exact = only(bundle)
+    assert exact.sentence.endswith("no choice could change anything.")
+    chooser, *controls = bundle.cells
+    recipe = {**chooser.record.recovery_recipe, "mode": "continue"}
+    goes_on = replace(chooser, record=replace(chooser.record, recovery_recipe=recipe))
+    row = only(replace(bundle, cells=(goes_on, *controls)))
+    assert "no choice could change anything" not in row.sentence
+    assert row.sentence.endswith("it may be right where none of them is.")
+
+
+def test_the_baseline_is_drawn_on_the_items_of_this_run(make) -> None:  # type: ignore[no-untyped-def]
+    """A sample of the first hundred items, which the baseline asked behind prompt 0, and all others behind prompt 2."""
+    bundle = make(lambda i: (0,), right=BY_THIRDS, before=lambda i: (0,) if i < 100 else (2,))
+    chooser, *controls = bundle.cells
+    task = chooser.runs["facts"]
+    columns = ("digests", "correct", "answers", "ranks", "margins_nats", "near_ties", "choices")
+    few = replace(task.outcomes, option_logliks_nats=None, **{name: getattr(task.outcomes, name)[:100] for name in columns})
+    info = replace(task.info, n_items=100, limit=100)
+    sample = replace(chooser, runs={"facts": replace(task, info=info, items=task.items[:100], outcomes=few)})
+    row = only(replace(bundle, cells=(sample, *controls)))
+    assert [bar.before for bar in row.bars] == ["120.0", "0.0", "0.0"]
+
+
+def test_a_perplexity_has_a_histogram_and_no_accuracy(make) -> None:  # type: ignore[no-untyped-def]
+    bundle = make(lambda i: (i % 3,), right=BY_THIRDS)
+    cells = []
+    for run in bundle.cells:
+        task = run.runs["facts"]
+        cells.append(replace(run, runs={"facts": replace(task, info=replace(task.info, score_class="perplexity"))}))
+    row = only(replace(bundle, cells=tuple(cells)))
+    assert row.sentence.endswith("is not known: nothing of a perplexity is right or wrong.")
+    assert {row.accuracy.text, row.oracle.text, row.drawn.text} == {"unknown"}
+    assert len(row.bars) == 3

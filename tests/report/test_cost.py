@@ -69,3 +69,10 @@ def test_the_page_has_it_and_escapes(made) -> None:  # type: ignore[no-untyped-d
     assert "a &lt;b&gt;broken&lt;/b&gt; file" in page
     assert "over that of “lora, unmerged”" in page
     assert "2 threads" in page
+
+
+def test_a_prompt_that_is_larger_than_lora_is_not_called_smaller(made) -> None:  # type: ignore[no-untyped-def]
+    (one,) = made.latencies
+    sides = (*SIDES[:2], Side("idp, 2 prompts", "idp", 30_000, 2), *SIDES[3:])
+    (model,) = view_cost(replace(made, latencies=(replace(one, sides=sides),))).models
+    assert [row.fewer for row in model.sides] == ["", "20.5 × fewer", "", "", ""]

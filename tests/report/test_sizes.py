@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.report.bundle import cell_of
@@ -74,6 +74,7 @@ def boxes(drawn, points):
 
 
 @given(st.lists(st.tuples(st.integers(20, 400), st.floats(0.3, 1.05)), min_size=1, max_size=8))
+@example([(50, 1.0), (50, 1.05), (50, 1.05), (23, 1.0), (21, 1.05), (50, 0.98)])
 def test_labels_stay_inside_and_do_not_cover_each_other(found):
     points = [point(f"{i}bit-method", size * 1_000_000, value) for i, (size, value) in enumerate(found)]
     drawn = draw_panel(points, 420_000_000, Scale.over(points), 3)

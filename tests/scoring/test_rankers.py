@@ -14,6 +14,7 @@ from harness.models import MODELS
 from harness.models.loaded import LoadedModel
 from harness.models.roots import SoftRoot, SoftRoots
 from harness.models.tiny import make_tiny, tiny_family
+from harness.recovery.soft import continued_roots
 from harness.scoring import RANKERS, SCORERS, Blank, Candidates, Request, Standing
 from harness.scoring.rooted import keep_root
 
@@ -85,7 +86,8 @@ def test_a_broken_model_is_told(folders: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "architecture"),
-    [("prompt", name) for name in ("llama", "opt", "mistral", "bloom", "mamba")] + [("prefix", "llama"), ("prefix", "opt")],
+    [("prompt", name) for name in ("llama", "opt", "mistral", "bloom", "mamba")]
+    + [("prefix", "llama"), ("prefix", "opt"), ("continue", "llama")],
 )
 def test_behind_a_soft_root_it_is_what_the_scorer_scores_there(kind: str, architecture: str, tmp_path: Path) -> None:
     model: LoadedModel = MODELS.load("decoder")().load(make_tiny(tmp_path, architecture), device="cpu", dtype="float32")
@@ -94,6 +96,8 @@ def test_behind_a_soft_root_it_is_what_the_scorer_scores_there(kind: str, archit
     roots = tuple(SoftRoot(embeddings=one) for one in rows)
     if kind == "prefix":
         roots = tuple(SoftRoot(keys_values=keep_root(model.module.base_model, root)) for root in roots)
+    if kind == "continue":
+        roots = continued_roots(model, rows, 0)
     rooted = replace(model, soft_roots=SoftRoots(roots, lambda contexts: [int(len(context) > 3) for context in contexts]))
     groups = [
         [Blank(before, word, " .", Candidates(np.array(tokens))) for word in single_tokens(model)]

@@ -137,7 +137,7 @@ def _says_displaced(one: Answered) -> bool:
 
 
 def _sentence(one: Answered) -> str:
-    """The answer in words; "displaced" only where both of its conditions hold, for a prompt that was meant to recover."""
+    """The answer in words; "displaced" only where all of its conditions hold, for a prompt that was meant to recover."""
     if one.answer is None:
         return f"Not answered: {one.missing}."
     if one.method == _CONTROL:

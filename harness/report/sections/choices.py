@@ -33,6 +33,9 @@ _SAID = {
 }
 """By the signs of what choosing has over a random choice, and over the best single prompt."""
 
+_GOES_ON = "It goes on with a pass that read all prompts, and its controls read one: it may be right where none of them is."
+"""Of the mode "continue": then neither the oracle nor the open items bound what it can do."""
+
 
 @dataclass(frozen=True, slots=True)
 class PromptBar:
@@ -133,6 +136,8 @@ def _worth(one: Chosen) -> str:
     """What choosing is worth, in words: no more than the intervals say."""
     if one.worth is None:
         return f"What choosing is worth is not known: {one.missing}."
+    if one.mode == "continue":
+        return f"{_SAID[_sign(one.worth.over_random), _sign(one.worth.over_best)]} {_GOES_ON}"
     if not one.worth.n_open:
         return "Every prompt answers every item alike, so no choice could change anything."
     return _SAID[_sign(one.worth.over_random), _sign(one.worth.over_best)]

@@ -91,7 +91,7 @@ def _model(made: Latency) -> ModelCost:
 
 def _side(made: Latency, side: Side) -> SideRow:
     lora = max((one.n_extra for one in made.sides if one.method == LORA), default=0)
-    is_smaller = side.method in (PROMPT, IDP) and side.n_extra and lora
+    is_smaller = side.method in (PROMPT, IDP) and 0 < side.n_extra < lora
     return SideRow(
         side=fmt.visible(side.name),
         n_extra=fmt.count(side.n_extra),
