@@ -77,11 +77,13 @@ class Facts:
 class FactsBlank:
     """Rank the relation's single-token answers at the blank: P@1, and the rank for P@10 and MRR.
 
-    What lies after the blank is read by encoders and encoder-decoders; a decoder reads from left to right.
+    What lies after the blank is read by encoders and encoder-decoders; a decoder reads from left to right. ``pooled``: whether
+    the items enter the cell's pool; beside ``Facts`` they would count the same facts twice.
     """
 
     limit: int | None = None
     folder: Path = FOLDER
+    pooled: bool = False
     name = "facts_blank"
     kind: ClassVar[TaskKind] = "blank"
     probe_words: ClassVar[int] = NGRAM_WORDS
@@ -239,7 +241,7 @@ def _info(
         name=task.name,
         protocol=protocol,
         score_class="log_likelihood",
-        pooled=isinstance(task, Facts),
+        pooled=isinstance(task, Facts) or task.pooled,
         tie_rule=TIE_RULE,
         data_version=book.version,
         spec_digest=task.spec_digest(),

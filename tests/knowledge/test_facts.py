@@ -192,6 +192,10 @@ def test_chance_and_majority_are_what_a_hand_counts(facts_folder, tokenizer):
     assert info.excluded == {}
 
 
+def test_the_blank_enters_the_pool_where_it_is_asked_alone(tokenizer):
+    assert FactsBlank(pooled=True).build(tokenizer)[0].pooled
+
+
 def test_only_the_primary_protocol_enters_the_pool(tokenizer):
     assert Facts().build(tokenizer)[0].pooled
     assert not FactsBlank().build(tokenizer)[0].pooled
