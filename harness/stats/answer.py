@@ -3,7 +3,8 @@
 It may when three things are significant: the compressed model gains, lost items come back more often than items that the
 dense model never had right (r1 - r0), and the compressed model gains more than the dense model gains by the same recovery. A
 prompt that helps everywhere raises r1 - r0 with luck, the gain beyond the dense model's never (GATE.md); one that harms the
-dense model raises that, and wins nothing back.
+dense model raises that, and wins nothing back. Where luck explains all that comes back, so that 0 % would be displaced, it is
+not said either.
 """
 
 from __future__ import annotations
@@ -138,14 +139,25 @@ def _why_not(
     beyond: Beyond | NotEstimable,
     alpha: float,
 ) -> str:
-    """What keeps the word "displaced" from being said; empty where nothing does."""
-    for part in (attribution, recall, beyond):
+    """What keeps the word "displaced" from being said; empty where nothing does. The last one is for an estimate of 0 %, where
+    compressing made as many items right as come back."""
+    share = attribution.share if isinstance(attribution, Attribution) else attribution
+    for part in (share, recall, beyond):
         if isinstance(part, NotEstimable):
             return part.reason
-    if gain.low <= 0:
-        return "it does not make more items right, as far as these items can tell"
-    if isinstance(recall, Recall) and recall.p_value > alpha:
-        return "lost items do not come back significantly more often than items that were never known"
-    if isinstance(beyond, Beyond) and beyond.p_value > alpha:
-        return "the dense model gains as much by the same recovery, as far as these items can tell"
-    return ""
+    fails = (
+        (gain.low <= 0, "it does not make more items right, as far as these items can tell"),
+        (
+            isinstance(recall, Recall) and recall.p_value > alpha,
+            "lost items do not come back significantly more often than items that were never known",
+        ),
+        (
+            isinstance(beyond, Beyond) and beyond.p_value > alpha,
+            "the dense model gains as much by the same recovery, as far as these items can tell",
+        ),
+        (
+            isinstance(share, Estimate) and share.value <= 0,
+            "no more lost items come back than lucky guesses explain",
+        ),
+    )
+    return next((reason for is_failed, reason in fails if is_failed), "")

@@ -48,6 +48,7 @@ def test_a_prompt_that_helps_everywhere_is_no_sign_of_displaced_knowledge() -> N
     assert {one.why_not for one in made if not one.is_displaced} <= {
         "lost items do not come back significantly more often than items that were never known",
         "the dense model gains as much by the same recovery, as far as these items can tell",
+        "no more lost items come back than lucky guesses explain",
     }
 
 
@@ -81,3 +82,18 @@ def test_other_items_are_refused() -> None:
     # where shapes are checked (`make test`), they are first
     with pytest.raises((ValueError, TypeCheckError), match=r"the same items three times are needed, got 3, 3, 2|bool\[2\]"):
         count_outcomes(np.ones(3, bool), np.ones(3, bool), np.ones(2, bool))
+
+
+def test_nothing_is_displaced_where_luck_explains_what_comes_back():
+    """40 lost items come back, 60 that the dense model had wrong came right by compressing: of 0 % nothing is said."""
+    numbers = np.arange(1000)
+    dense = numbers < 600
+    compressed = ((numbers >= 150) & dense) | ((numbers >= 600) & (numbers < 660))
+    recovered = compressed | (numbers < 40) | ((numbers >= 660) & (numbers < 662))
+    made = answer(dense, compressed, recovered, dense, chance=0.0, level=0.95, rng=np.random.default_rng(0))
+    assert made.gain.low > 0
+    assert made.recall.p_value < 1e-6
+    assert made.beyond.p_value < 1e-6
+    assert made.attribution.share.value == 0
+    assert not made.is_displaced
+    assert made.why_not == "no more lost items come back than lucky guesses explain"
