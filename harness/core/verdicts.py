@@ -191,8 +191,11 @@ class CellVerdict:
     def said(self, put: Callable[[str], str]) -> CellVerdict:
         """The same verdicts with their reasons as ``put`` words them."""
         tasks = tuple(replace(verdict, reason=put(verdict.reason)) for verdict in self.tasks)
-        pooled = None if self.pooled is None else replace(self.pooled, reason=put(self.pooled.reason))
-        return replace(self, tasks=tasks, pooled=pooled)
+        pooled, recovery = (
+            None if verdict is None else replace(verdict, reason=put(verdict.reason))
+            for verdict in (self.pooled, self.recovery)
+        )
+        return replace(self, tasks=tasks, pooled=pooled, recovery=recovery)
 
     @property
     def status(self) -> Status:

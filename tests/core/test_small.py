@@ -11,7 +11,7 @@ from harness.core.errors import CellIdError, MissingDependencyError, ScoreError,
 from harness.core.probes import NGRAM_WORDS, ProbeIndex, words
 from harness.core.records import Cell, Item, ItemOutcome, Outcomes
 from harness.core.shelf import Shelf
-from harness.core.verdicts import PairedCounts
+from harness.core.verdicts import POOLED, RECOVERED, CellVerdict, PairedCounts, Status, Verdict
 
 PART = st.from_regex(r"[a-z0-9][a-z0-9.\-]{0,8}", fullmatch=True)
 
@@ -99,3 +99,11 @@ def test_overlaps_are_exactly_the_shared_ngrams(sentences: list[str], text: str)
     tokens = words(text)
     grams = {tuple(tokens[i : i + n]) for n in range(1, NGRAM_WORDS + 1) for i in range(len(tokens) - n + 1)}
     assert set(index.overlaps(text)) == {gram for gram in index.grams if gram in grams}
+
+
+def test_every_verdict_of_a_cell_is_put_into_a_run_s_words() -> None:
+    def one(task: str) -> Verdict:
+        return Verdict("m_c_r", task, Status.PASS, False, False, f"see {task}", None)
+
+    told = CellVerdict(Cell("m", "c", "r"), "p", (one("facts"),), one(POOLED), one(RECOVERED)).said(str.upper)
+    assert [verdict.reason for verdict in told.all] == ["SEE FACTS", "SEE POOLED", "SEE RECOVERY"]
