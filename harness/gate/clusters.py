@@ -58,8 +58,8 @@ class ClusteredItems:
 
 
 def together(
-    clusters: Sequence[Int[np.ndarray, " n"] | None], kept: Sequence[Bool[np.ndarray, " n"]]
-) -> Int[np.ndarray, " n"] | None:
+    clusters: Sequence[Int[np.ndarray, " _"] | None], kept: Sequence[Bool[np.ndarray, " _"]]
+) -> Int[np.ndarray, " kept"] | None:
     """The numbers of the kept items of several tasks, one behind the other; None where there are fewer than ten relations
     that stand for others."""
     parts = [

@@ -57,7 +57,7 @@ def count_choices(choices: Choices, n_prompts: int) -> Float[np.ndarray, " promp
 
 def worth_of_choosing(
     chooser: Bool[np.ndarray, " n"],
-    singles: Bool[np.ndarray, "prompts n"],
+    singles: Bool[np.ndarray, "prompts items"],
     level: float,
     rng: np.random.Generator,
     n_resamples: int = N_RESAMPLES,

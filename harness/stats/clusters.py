@@ -92,7 +92,7 @@ class Clusters:
     def __post_init__(self) -> None:
         lost, gained, n = self.alone
         totals = np.asarray(self.n_lost, dtype=np.float64) - self.n_gained
-        object.__setattr__(self, "scores", Scores(totals, self.n_items, Alone(lost - gained, lost + gained, n)))
+        object.__setattr__(self, "scores", Scores(totals, self.n_items, Alone(float(lost - gained), float(lost + gained), n)))
 
     @classmethod
     def of(cls, lost: Bool[np.ndarray, " n"], gained: Bool[np.ndarray, " n"], clusters: Int[np.ndarray, " n"]) -> Clusters:
@@ -118,7 +118,8 @@ class Clusters:
     def totals(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Lost, gained and all items together."""
         lost, gained, n = self.alone
-        return self.n_lost.sum(-1) + lost, self.n_gained.sum(-1) + gained, int(self.n_items.sum()) + n
+        n_lost, n_gained = np.asarray(self.n_lost.sum(-1) + lost), np.asarray(self.n_gained.sum(-1) + gained)
+        return n_lost, n_gained, int(self.n_items.sum()) + n
 
     def turned(self) -> Clusters:
         """The same with what was lost as gained."""
@@ -151,13 +152,13 @@ def p_mean_above(scores: Scores, margin: float, spread: Spread = NO_SPREAD) -> F
     (0.0021, 0.0193)
     """
     mean, variance = scores.moments()
-    return _tail(mean - margin, variance, scores.df, spread)
+    return _tail(np.asarray(mean - margin), variance, scores.df, spread)
 
 
 def p_mean_below(scores: Scores, margin: float, spread: Spread = NO_SPREAD) -> Float[np.ndarray, "*batch"]:
     """The cluster t's one-sided p-value of "the mean score is ``margin`` or more", as ``p_mean_above``."""
     mean, variance = scores.moments()
-    return _tail(margin - mean, variance, scores.df, spread)
+    return _tail(np.asarray(margin - mean), variance, scores.df, spread)
 
 
 def p_loss_above_clustered(counts: Clusters, margin: float, spread: Spread = NO_SPREAD) -> Float[np.ndarray, "*batch"]:
@@ -185,7 +186,8 @@ def p_loss_below_clustered(counts: Clusters, margin: float, spread: Spread = NO_
     totals = counts.totals()
     by_items = np.maximum(p_loss_below(*totals, margin, spread), ndtr(wald_z(*totals, margin)))
     mean, variance = counts.scores.moments()
-    by_clusters = _tail(margin - mean, variance * null_scale(counts, margin), counts.scores.df, spread)
+    scaled = np.asarray(variance * null_scale(counts, margin))
+    by_clusters = _tail(np.asarray(margin - mean), scaled, counts.scores.df, spread)
     return np.asarray(np.maximum(by_items, by_clusters))
 
 
@@ -197,7 +199,8 @@ def null_scale(counts: Clusters, margin: float) -> Float[np.ndarray, "*batch"]:
     """
     lost, gained, n = counts.totals()
     found = np.asarray(wald_variance(lost, gained, n))
-    return np.maximum(1.0, np.asarray(tango_variance(lost, gained, n, margin)) / np.where(found > 0, found, np.inf))
+    times = np.asarray(tango_variance(lost, gained, n, margin)) / np.where(found > 0, found, np.inf)
+    return np.asarray(np.maximum(1.0, times))
 
 
 def loss_limit_clustered(counts: Clusters, level: float, spread: Spread = NO_SPREAD) -> float:

@@ -149,7 +149,7 @@ def test_clusters_and_re_compressions_together_are_a_sum_of_two_students() -> No
     """Against the simulated quantile of sqrt(V) T_11 + sigma T_4 (two million draws: 0.5 % of it)."""
     rng = np.random.default_rng(8)
     drawn_sum = 0.01 * rng.standard_t(11, 2_000_000) + 0.02 * rng.standard_t(4, 2_000_000)
-    found = clustered_quantile(1e-4, 11, Spread(0.02, 4.0), 0.025)
+    found = clustered_quantile(1e-4, 11.0, Spread(0.02, 4.0), 0.025)
     assert found == pytest.approx(np.quantile(drawn_sum, 0.975), rel=0.01)
 
 
