@@ -24,6 +24,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "none": {},
     "rtn": {"bits": 4},
     "gptq": {"bits": 4},
+    "auto_gptq": {"bits": 4},
     "awq": {"bits": 4},
     "sparsegpt": {"sparsity": 0.5},
     "wanda": {"sparsity": 0.5},

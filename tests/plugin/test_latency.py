@@ -46,6 +46,7 @@ def timed(pytester: pytest.Pytester, facts_folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(latency, "BUDGET_S", 0.01)
     monkeypatch.setattr(latency, "CONTEXT_TOKENS", 12)
     monkeypatch.setenv("HARNESS_CACHE", str(pytester.path / "cache"))
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # pytest-benchmark times nothing in a worker
     make_project(pytester.path, make_tiny(pytester.path / "model"), facts_folder)
     shutil.copy(REPOSITORY / "suites" / "test_latency.py", pytester.path / "suites")
     return pytester
