@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicCache
 
 from harness.core.errors import RecoveryError
 from harness.models.loaded import LoadedModel
-from harness.recovery.selection import attention_to_prompts, attention_weights, prompt_scores, sees
+from harness.recovery.selection import attention_weights, prompt_scores, sees, shares_of_prompts
 from harness.recovery.soft import Rows, is_rotary, keys_values_of
 from harness.recovery.trained import check_length
 from harness.scoring.encode import window_tokens
@@ -181,8 +181,7 @@ def _attend(  # noqa: PLR0917 - transformers' own order
     asked = _ASKED.get()
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if module.layer_idx == asked.layer:
-        weights = attention_weights(query, key, scaling=scaling, softcap=softcap)
-        asked.shares = attention_to_prompts(weights, asked.lengths)
+        asked.shares = shares_of_prompts(query, key, asked.lengths, scaling=scaling, softcap=softcap)
         raise _EnoughSeenError
     if softcap is None:
         seen = sees(query.shape[-2], key.shape[-2], query.device)

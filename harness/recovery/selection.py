@@ -12,6 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+BLOCK_TOKENS = 128
+"""Tokens whose attention is computed at once: their weights stay in a CPU's cache."""
+
 
 def attention_weights(
     query: Float[Tensor, "rows heads tokens size"],
@@ -54,6 +57,32 @@ def attention_to_prompts(
     """
     parts = torch.split(weights[..., : sum(lengths)].mean(1), list(lengths), dim=-1)
     return torch.stack([part.sum(-1) for part in parts], dim=-1)
+
+
+def shares_of_prompts(
+    query: Float[Tensor, "rows heads tokens size"],
+    key: Float[Tensor, "rows kv_heads keys size"],
+    lengths: Sequence[int],
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    block_tokens: int = BLOCK_TOKENS,
+) -> Float[Tensor, "rows tokens prompts"]:
+    """``attention_to_prompts`` of ``attention_weights``, block by block: what a block can't see is not computed, and
+    the weights of a long context never stand in memory at once.
+
+    >>> drawn = torch.sin(torch.arange(48.0)).view(1, 2, 3, 8), torch.cos(torch.arange(80.0)).view(1, 2, 5, 8)
+    >>> made = [shares_of_prompts(*drawn, (1, 1), scaling=1.0, block_tokens=n) for n in (2, 3)]
+    >>> torch.allclose(*made), torch.allclose(made[1], attention_to_prompts(attention_weights(*drawn, scaling=1.0), (1, 1)))
+    (True, True)
+    """
+    n_tokens, n_before = query.shape[-2], key.shape[-2] - query.shape[-2]
+    parts = []
+    for start in range(0, n_tokens, block_tokens):
+        end = min(start + block_tokens, n_tokens)
+        weights = attention_weights(query[..., start:end, :], key[..., : n_before + end, :], scaling=scaling, softcap=softcap)
+        parts.append(attention_to_prompts(weights, lengths))
+    return torch.cat(parts, dim=1)
 
 
 def prompt_scores(
