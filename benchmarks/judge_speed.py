@@ -24,6 +24,7 @@ from harness.baseline.noise import NoiseRun
 from harness.baseline.record import make_baseline
 from harness.baseline.store import write_baseline
 from harness.core.digest import digest_sequence, digest_text
+from harness.core.outcomes import Outcomes
 from harness.core.records import (
     ENGINE_IDENTITY,
     SCHEMA_VERSION,
@@ -32,7 +33,6 @@ from harness.core.records import (
     CellRun,
     CompressionRecord,
     Item,
-    Outcomes,
     Provenance,
     TaskInfo,
     TaskRun,

@@ -33,7 +33,8 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from harness.core.records import Item, ItemOutcome, Outcomes
+from harness.core.outcomes import Outcomes
+from harness.core.records import Item, ItemOutcome
 from harness.execution.matrix import CellPlan, read_matrix
 from harness.execution.store import Store
 from harness.execution.tasks import make_task

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from harness.core.answer_block import BlockAbout, Circumstances
-from harness.core.records import Outcomes
+from harness.core.outcomes import Outcomes
 from harness.execution.answers import Answers, Ask, Group
 from harness.execution.feed import fed_order
 from harness.knowledge.facts import Facts, FactsBlank

@@ -10,7 +10,8 @@ from harness.core.columns import read_outcomes
 from harness.core.command import propose_command, restore_command
 from harness.core.digest import digest_file, digest_named
 from harness.core.errors import BaselineError, FileFormatError
-from harness.core.records import Cell, Outcomes, record
+from harness.core.outcomes import Outcomes
+from harness.core.records import Cell, record
 from harness.core.serial import read_json
 
 RECORD_FILE = "baseline.json"

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 
 from harness.core.digest import places_of
 from harness.core.errors import EvidenceError
-from harness.core.records import CellFailure, CellRun, Outcomes, record
+from harness.core.outcomes import Outcomes
+from harness.core.records import CellFailure, CellRun, record
 from harness.core.verdicts import POOLED
 from harness.stats.intervals import wilson
 

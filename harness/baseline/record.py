@@ -11,17 +11,8 @@ from typing import Any, TypeVar
 from harness.baseline.compare import identity_differences
 from harness.baseline.noise import Noise, NoiseRun, make_noise
 from harness.core.digest import digest_json
-from harness.core.records import (
-    SCHEMA_VERSION,
-    Cell,
-    CellRun,
-    CompressionRecord,
-    Outcomes,
-    Provenance,
-    TaskInfo,
-    TaskRun,
-    record,
-)
+from harness.core.outcomes import Outcomes
+from harness.core.records import SCHEMA_VERSION, Cell, CellRun, CompressionRecord, Provenance, TaskInfo, TaskRun, record
 from harness.core.serial import as_mapping
 
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.compression.calibrated import check_family, check_fields, needed_text, sample_of
-from harness.compression.checks import QUANTIZED_BITS, check_choice, check_count, check_layers, check_share
+from harness.compression.calibrated import check_family, check_gptq_fields, needed_text, sample_of
+from harness.compression.checks import check_layers
 from harness.compression.environment import ENVIRONMENTS, ready
 from harness.core.digest import digest_json
 from harness.core.errors import CompressionError, ConfigError
@@ -64,12 +64,7 @@ class AutoGptq:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choice(self.name, "bits", self.bits, QUANTIZED_BITS)
-        check_count(self.name, "group_size", self.group_size, least=0)
-        check_choice(self.name, "symmetric", self.symmetric, (True, False))
-        check_choice(self.name, "act_order", self.act_order, (True, False))
-        check_fields(self)
-        check_share(self.name, "dampening", self.dampening)
+        check_gptq_fields(self)
 
     def recipe(self, text: CalibrationText | None = None) -> dict[str, Any]:
         """Fields, the text's digest, and the pinned versions of the environment. Raises ConfigError."""

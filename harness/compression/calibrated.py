@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.compression.checks import check_count, check_finite
+from harness.compression.checks import QUANTIZED_BITS, check_choice, check_count, check_finite, check_share
 from harness.compression.quiet import sealed
 from harness.core.errors import CompressionError, ConfigError, MissingDependencyError
 
@@ -44,6 +44,40 @@ def check_fields(method: Calibrated) -> None:
     check_count(method.name, "n_samples", method.n_samples, least=1)
     check_count(method.name, "sample_tokens", method.sample_tokens, least=1)
     check_count(method.name, "seed", method.seed, least=0)
+
+
+class SolvesGptq(Calibrated, Protocol):
+    """What GPTQ is asked by, whoever computes it."""
+
+    @property
+    def bits(self) -> int:
+        """A code."""
+
+    @property
+    def group_size(self) -> int:
+        """Weights a scale; 0: the whole row."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the zero point is the middle."""
+
+    @property
+    def act_order(self) -> bool:
+        """Whether columns of the strongest inputs come first."""
+
+    @property
+    def dampening(self) -> float:
+        """A share of the mean of the second moments' diagonal."""
+
+
+def check_gptq_fields(method: SolvesGptq) -> None:
+    """Raise ConfigError for fields that GPTQ can't have."""
+    check_choice(method.name, "bits", method.bits, QUANTIZED_BITS)
+    check_count(method.name, "group_size", method.group_size, least=0)
+    check_choice(method.name, "symmetric", method.symmetric, (True, False))
+    check_choice(method.name, "act_order", method.act_order, (True, False))
+    check_fields(method)
+    check_share(method.name, "dampening", method.dampening)
 
 
 def recipe_of(method: Calibrated, fields: Mapping[str, Any], kernel: int, text: CalibrationText | None) -> dict[str, Any]:

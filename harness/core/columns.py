@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from harness.core.arrow import lists, names, numbers, numbers_of_lists, strings, whole_numbers
 from harness.core.digest import digest_file
 from harness.core.errors import FileFormatError
+from harness.core.outcomes import Outcomes
 from harness.core.ragged import Ragged
-from harness.core.records import Item, Items, Outcomes
+from harness.core.records import Item, Items
 from harness.core.serial import atomic_path
 
 _OUTCOMES = pa.schema(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Int
 
-from harness.core.records import Outcomes
+from harness.core.outcomes import Outcomes
 
 
 def settled(before: Outcomes, places: Int[np.ndarray, " n"], now: Outcomes) -> Bool[np.ndarray, " n"]:

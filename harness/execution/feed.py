@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from harness.core.answer_block import BlockAbout, Circumstances
 from harness.core.digest import digest_text
-from harness.core.records import Item, ItemOutcome, Origin, Outcomes, TaskInfo, TaskRun
+from harness.core.outcomes import Outcomes
+from harness.core.records import Item, ItemOutcome, Origin, TaskInfo, TaskRun
 from harness.execution.answers import Answers, Ask, Place
 from harness.execution.store import Store, StoredResult
 from harness.knowledge import KnowledgeTask

@@ -27,7 +27,8 @@ from harness.core.answer_block import Circumstances
 from harness.core.columns import read_items, read_outcomes, write_items, write_outcomes
 from harness.core.digest import digest_file, digest_json
 from harness.core.errors import FileFormatError, StorageError
-from harness.core.records import SCHEMA_VERSION, CompressionRecord, Item, Outcomes, TaskInfo, record
+from harness.core.outcomes import Outcomes
+from harness.core.records import SCHEMA_VERSION, CompressionRecord, Item, TaskInfo, record
 from harness.core.serial import as_mapping, read_json, storage_errors, write_json
 from harness.execution.answers import Answers
 from harness.models.cache import cache_root

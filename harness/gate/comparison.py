@@ -13,7 +13,8 @@ from harness.baseline import Baseline, identity_differences
 from harness.core.command import propose_command
 from harness.core.digest import places_of
 from harness.core.near_ties import settled
-from harness.core.records import Cell, CellRun, Item, Items, Outcomes, TaskInfo, TaskRun
+from harness.core.outcomes import Outcomes
+from harness.core.records import Cell, CellRun, Item, Items, TaskInfo, TaskRun
 from harness.core.verdicts import PairedCounts
 from harness.gate.clusters import has_clusters, relation_numbers
 from harness.gate.trail import Trail

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 
 from harness.baseline import Baseline, pooled_differences
 from harness.core.digest import digest_text
-from harness.core.records import SCHEMA_VERSION, CellRecord, CellRun, Outcomes, TaskRun
+from harness.core.outcomes import Outcomes
+from harness.core.records import SCHEMA_VERSION, CellRecord, CellRun, TaskRun
 from harness.core.verdicts import POOLED, CellVerdict, Status
 from harness.gate.bench import Bench, Noise
 from harness.gate.clusters import has_clusters

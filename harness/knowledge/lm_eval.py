@@ -9,7 +9,6 @@ come from one running generator; only then does a limit leave items out.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from harness.knowledge.lm_eval_items import (
     option_scores,
     perplexity_outcome,
 )
+from harness.knowledge.quiet import quiet_loading
 from harness.knowledge.sample import chance_share, sample
 from harness.knowledge.task_index import Leaf, TaskFolders, find_leaves, leaves_of
 from harness.knowledge.task_plan import DEFAULT_METRICS, Plan, gated_entries, naming_splits, package_folder, plan_task
@@ -367,21 +367,9 @@ def _task_code(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """lm-eval and the data loader without bars and log lines; afterwards as before."""
-    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
     _prepare_templates()
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
-    levels, had_bars = [logger.level for logger in loggers], not are_progress_bars_disabled()
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    disable_progress_bars()
-    try:
+    with quiet_loading(_TALKATIVE):
         yield
-    finally:
-        if had_bars:
-            enable_progress_bars()
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 @cache

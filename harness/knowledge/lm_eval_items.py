@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.core.errors import ScoreError
-from harness.core.records import UNPARSED, Item, ItemOutcome
+from harness.core.outcomes import UNPARSED
+from harness.core.records import Item, ItemOutcome
 from harness.knowledge.near_tie import is_near_tie
 from harness.scoring import NEAR_TIE_NATS, Generated, Score, TaskKind
 

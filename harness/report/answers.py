@@ -14,7 +14,8 @@ from itertools import chain
 import numpy as np
 
 from harness.core.digest import digest_text
-from harness.core.records import Cell, CellRun, Outcomes, TaskRun
+from harness.core.outcomes import Outcomes
+from harness.core.records import Cell, CellRun, TaskRun
 from harness.core.verdicts import Estimate, NotEstimable
 from harness.report.bundle import RunBundle
 from harness.report.pairs import labels_of

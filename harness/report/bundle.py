@@ -8,7 +8,8 @@ from typing import Literal
 
 from harness.baseline.record import Baseline
 from harness.core.latency import Latency
-from harness.core.records import Cell, CellFailure, CellRun, CompressionRecord, Origin, Outcomes, Provenance, TaskInfo
+from harness.core.outcomes import Outcomes
+from harness.core.records import Cell, CellFailure, CellRun, CompressionRecord, Origin, Provenance, TaskInfo
 from harness.core.regimes import Regimes
 from harness.core.verdicts import CellVerdict
 from harness.report.format import parse_moment

@@ -10,7 +10,8 @@ from functools import lru_cache
 import numpy as np
 
 from harness.core.digest import digest_text
-from harness.core.records import Cell, CellRun, Outcomes, TaskRun
+from harness.core.outcomes import Outcomes
+from harness.core.records import Cell, CellRun, TaskRun
 from harness.core.verdicts import ChoiceShift, Estimate
 from harness.report.answers import LEVEL, right_on
 from harness.report.bundle import RunBundle

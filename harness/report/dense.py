@@ -11,7 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from harness.core.records import CellRun, Outcomes, TaskRun
+from harness.core.outcomes import Outcomes
+from harness.core.records import CellRun, TaskRun
 from harness.core.verdicts import POOLED, Estimate, NotEstimable, PairedCounts, Status
 from harness.report.bundle import RunBundle
 from harness.report.pairs import compared, count_changes

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 
 from harness.core.columns import StoredItems
-from harness.core.records import Cell, CellRun, Outcomes, TaskRun
+from harness.core.outcomes import Outcomes
+from harness.core.records import Cell, CellRun, TaskRun
 from harness.core.verdicts import Estimate, NotEstimable
 from harness.report.bundle import RunBundle
 from harness.stats.clusters import FEWEST_CLUSTERS

@@ -13,7 +13,8 @@ from harness.baseline import identity_differences
 from harness.core.columns import StoredItems
 from harness.core.digest import places_of
 from harness.core.near_ties import settled
-from harness.core.records import CellRecord, CellRun, Item, Items, Outcomes, TaskRun
+from harness.core.outcomes import Outcomes
+from harness.core.records import CellRecord, CellRun, Item, Items, TaskRun
 from harness.core.verdicts import PairedCounts
 from harness.report.bundle import Reference, RunBundle
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.records import CellFailure, CellRun, Item, Outcomes, TaskRun
+from harness.core.outcomes import Outcomes
+from harness.core.records import CellFailure, CellRun, Item, TaskRun
 from harness.core.serial import as_mapping
 from harness.report.answers import find_answers, find_groups
 from harness.report.bundle import Reference, RunBundle, cell_of

@@ -23,7 +23,8 @@ from harness.baseline import (
     load_proposal,
     write_proposal,
 )
-from harness.core.records import Cell, CellFailure, CellRun, Outcomes
+from harness.core.outcomes import Outcomes
+from harness.core.records import Cell, CellFailure, CellRun
 
 _SPEC = importlib.util.spec_from_file_location("gate_cells", Path(__file__).parents[1] / "gate" / "conftest.py")
 assert _SPEC is not None

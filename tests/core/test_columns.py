@@ -11,7 +11,8 @@ import pytest
 
 from harness.core.columns import read_outcomes, write_outcomes
 from harness.core.errors import FileFormatError
-from harness.core.records import UNPARSED, ItemOutcome, Outcomes
+from harness.core.outcomes import UNPARSED, Outcomes
+from harness.core.records import ItemOutcome
 
 WRONG = ItemOutcome(-1, False, 3, 0.0, False, (), text="Rome")
 

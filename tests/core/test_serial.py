@@ -13,7 +13,8 @@ import pytest
 
 from harness.core.columns import SharedItems, StoredItems, read_items, read_outcomes, write_items, write_outcomes
 from harness.core.errors import ConfigError, FileFormatError, StorageError
-from harness.core.records import Cell, Item, Outcomes, record
+from harness.core.outcomes import Outcomes
+from harness.core.records import Cell, Item, record
 from harness.core.serial import from_json, read_json, read_toml, to_json, toml_line, write_atomic, write_json
 from harness.core.verdicts import Estimate, Status, Verdict
 

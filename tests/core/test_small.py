@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from harness.core.digest import digest_json, digest_named
 from harness.core.errors import CellIdError, MissingDependencyError, ScoreError, UnknownNameError
+from harness.core.outcomes import Outcomes
 from harness.core.probes import NGRAM_WORDS, ProbeIndex, words
-from harness.core.records import Cell, Item, ItemOutcome, Outcomes
+from harness.core.records import Cell, Item, ItemOutcome
 from harness.core.shelf import Shelf
 from harness.core.verdicts import POOLED, RECOVERED, CellVerdict, PairedCounts, Status, Verdict
 

@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 from harness.cli import main
 from harness.core.answer_block import BlockAbout, Circumstances
 from harness.core.digest import digest_file, digest_sequence, digest_text
-from harness.core.records import CompressionRecord, Item, ItemOutcome, Outcomes, TaskInfo
+from harness.core.outcomes import Outcomes
+from harness.core.records import CompressionRecord, Item, ItemOutcome, TaskInfo
 from harness.execution.answers import Ask
 from harness.execution.inventory import entries
 from harness.execution.store import Store, StoredResult, WeightsManifest

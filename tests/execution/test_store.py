@@ -10,7 +10,8 @@ import pytest
 from harness.core.answer_block import Circumstances
 from harness.core.digest import digest_sequence
 from harness.core.errors import StorageError
-from harness.core.records import Item, ItemOutcome, Outcomes, TaskInfo
+from harness.core.outcomes import Outcomes
+from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.execution.store import Store, StoredResult
 
 ITEMS = tuple(Item(f"i{n}", "g", f"{n} is [Y].", ("a", "b"), (n % 2,)) for n in range(4))

@@ -13,6 +13,7 @@ import pytest
 from harness.baseline import Baseline, NoiseRun
 from harness.baseline.record import make_baseline
 from harness.core.digest import digest_sequence, digest_text
+from harness.core.outcomes import Outcomes
 from harness.core.records import (
     ENGINE_IDENTITY,
     SCHEMA_VERSION,
@@ -22,7 +23,6 @@ from harness.core.records import (
     CompressionRecord,
     Item,
     ItemOutcome,
-    Outcomes,
     Provenance,
     TaskInfo,
     TaskRun,

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from harness.core.errors import ConfigError, DownloadError, FileFormatError, ScoreError, UnknownNameError
-from harness.core.records import UNPARSED, Item
+from harness.core.outcomes import UNPARSED
+from harness.core.records import Item
 from harness.knowledge import KNOWLEDGE
 from harness.knowledge.lm_eval import LmEval
 from harness.knowledge.task_index import GROUP_KEYS

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.near_ties import settled
-from harness.core.records import Item, ItemOutcome, Outcomes
+from harness.core.outcomes import Outcomes
+from harness.core.records import Item, ItemOutcome
 from harness.knowledge.facts import rank_options
 from harness.knowledge.lm_eval_items import choice_outcome, option_scores
 from harness.scoring import near_tie_nats

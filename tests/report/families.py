@@ -8,7 +8,8 @@ from types import ModuleType
 
 import numpy as np
 
-from harness.core.records import SCHEMA_VERSION, UNPARSED, Cell, CellRecord, CellRun, Item, Outcomes, TaskInfo, TaskRun
+from harness.core.outcomes import UNPARSED, Outcomes
+from harness.core.records import SCHEMA_VERSION, Cell, CellRecord, CellRun, Item, TaskInfo, TaskRun
 from harness.core.verdicts import POOLED, CellVerdict, Status, Verdict
 from harness.report import History, Reference, RunBundle
 from harness.report.history import parse_history

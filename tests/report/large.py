@@ -7,7 +7,8 @@ from types import ModuleType
 
 import numpy as np
 
-from harness.core.records import SCHEMA_VERSION, Cell, CellRecord, CellRun, Item, Outcomes, TaskInfo, TaskRun
+from harness.core.outcomes import Outcomes
+from harness.core.records import SCHEMA_VERSION, Cell, CellRecord, CellRun, Item, TaskInfo, TaskRun
 from harness.core.verdicts import POOLED, CellVerdict, Status, Verdict
 from harness.report import Reference, RunBundle
 from harness.report.pairs import count_changes

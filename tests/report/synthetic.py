@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from harness.core.digest import digest_sequence, digest_text
+from harness.core.outcomes import Outcomes
 from harness.core.records import (
     SCHEMA_VERSION,
     Cell,
@@ -16,7 +17,6 @@ from harness.core.records import (
     CellRun,
     CompressionRecord,
     Item,
-    Outcomes,
     Provenance,
     TaskInfo,
     TaskRun,

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.core.records import CellRun, Outcomes
+from harness.core.outcomes import Outcomes
+from harness.core.records import CellRun
 from harness.report import RunBundle, make_leaderboard, render_leaderboard
 from harness.report.leaderboard import Column
 from harness.stats.intervals import wilson

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from harness.core.digest import digest_sequence
+from harness.core.outcomes import Outcomes
 from harness.core.ragged import Ragged
-from harness.core.records import CellRun, Item, Outcomes, TaskInfo, TaskRun
+from harness.core.records import CellRun, Item, TaskInfo, TaskRun
 from harness.report import Reference, RunBundle, report
 from harness.report.sections.perplexity import perplexity, view_perplexity
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.core.records import CellFailure, CellRun, CompressionCost, Outcomes
+from harness.core.outcomes import Outcomes
+from harness.core.records import CellFailure, CellRun, CompressionCost
 from harness.core.verdicts import POOLED, RECOVERED, Evidence, RecoveryEvidence, Verdict
 from harness.report import format as fmt
 from harness.report.bundle import Reference, RunBundle, cell_of

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.core.records import Cell, Outcomes
+from harness.core.outcomes import Outcomes
+from harness.core.records import Cell
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle
 from harness.report.pairs import Against, Compared, Pair, compared, count_changes
