@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     measure = _command(commands, "measure", _measure, "measure cells; leaves records in the run folder")
     measure.add_argument("cells", nargs="+", metavar="CELL", help="cell id, for instance llama_4bit-rtn_none")
     _measuring(measure)
+    measure.add_argument("--limit", type=int, metavar="N", help="only N items of each task, a stable sample")
     _run_folder(measure)
     measure.add_argument(
         "--baseline-dir", type=Path, default=DEFAULT_BASELINES, metavar="DIR", help="where trained recoveries lie, too"
@@ -141,8 +142,7 @@ def _measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, default=_env_data(), metavar="DIR", help="offline mirror of data sets (default: $HARNESS_DATA)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only N items of each task, a stable sample")
-    parser.add_argument("--fresh", action="store_true", help="compress and measure again, even what is stored")
+    parser.add_argument("--fresh", action="store_true", help="use nothing that is stored: compress and compute again")
 
 
 def _run_folder(parser: argparse.ArgumentParser) -> None:
@@ -175,7 +175,7 @@ def _measure_options(args: argparse.Namespace) -> MeasureOptions:
     return MeasureOptions(
         device=args.device,
         data=_folder(args.data),
-        limit=_positive(args.limit),
+        limit=_positive(getattr(args, "limit", None)),
         fresh=args.fresh,
         baseline_dir=args.baseline_dir,
     )

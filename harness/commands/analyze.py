@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.commands.terminal import Subparsers, Terminal, matrix_of, place_of
 from harness.core.command import DEFAULT_BASELINES
-from harness.core.errors import EXIT_PASS, ConfigError, HarnessError
+from harness.core.errors import EXIT_PASS, HarnessError
 from harness.core.regimes import LayerValue, Regimes, write_regimes
 from harness.core.verdicts import NotEstimable
 
@@ -43,8 +43,6 @@ def _run(terminal: Terminal, args: argparse.Namespace) -> int:
     from harness.execution.progress import LogToProgress
     from harness.execution.store import Store
 
-    if args.limit is not None:
-        raise ConfigError("--limit is for items, and analyzing asks none: leave it out; --texts takes fewer texts.")
     at = LookedAt(args.text, args.texts, args.tokens)
     matrix, options, progress = matrix_of(args), terminal.measure_options(args), terminal.progress()
     plans = [matrix.plan(cell) for cell in dict.fromkeys(args.cells)]

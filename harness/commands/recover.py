@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.commands.terminal import Subparsers, Terminal, matrix_of, place_of
 from harness.core.command import DEFAULT_BASELINES
-from harness.core.errors import EXIT_PASS, ConfigError, HarnessError
+from harness.core.errors import EXIT_PASS, HarnessError
 
 
 def add_command(commands: Subparsers, terminal: Terminal) -> None:
@@ -23,10 +23,6 @@ def _run(terminal: Terminal, args: argparse.Namespace) -> int:
     from harness.execution.recover import train_recovery
     from harness.execution.store import Store
 
-    if args.limit is not None:
-        raise ConfigError(
-            "--limit is for items, and training has none: leave it out; a shorter training is `steps` in the matrix."
-        )
     matrix, options, progress = matrix_of(args), terminal.measure_options(args), terminal.progress()
     for plan in [matrix.plan(cell) for cell in dict.fromkeys(args.cells)]:
         with LogToProgress(progress):

@@ -17,11 +17,12 @@ from harness.core.digest import digest_text
 from harness.core.outcomes import Outcomes
 from harness.core.records import Cell, CellRun, TaskRun
 from harness.core.verdicts import Estimate, NotEstimable
+from harness.gate.clusters import ALONE, relation_numbers
 from harness.report.bundle import RunBundle
 from harness.report.pairs import labels_of
-from harness.stats.answer import Answer, answer, count_outcomes, gain_of
+from harness.stats.answer import Answer, answer, gain_of, gap_closed_of
 from harness.stats.attribution import LostItems, split_lost
-from harness.stats.fieller import gap_closed
+from harness.stats.clusters import FEWEST_CLUSTERS
 
 LEVEL = 0.95
 
@@ -62,7 +63,8 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Beside:
-    """Which items of a task are right in the runs beside a recovered one, and the relation of each."""
+    """Which items of a task are right in the runs beside a recovered one, and the relation of each. ``clusters``: its number
+    where relations stand for others, ALONE elsewhere."""
 
     dense: np.ndarray
     compressed: np.ndarray
@@ -70,6 +72,7 @@ class _Beside:
     control: np.ndarray | None
     tuned: np.ndarray | None
     relations: tuple[str, ...]
+    clusters: np.ndarray
 
     @classmethod
     def all_of(cls, tasks: Sequence[_Beside]) -> _Beside:
@@ -86,22 +89,28 @@ class _Beside:
             control=joined([one.control for one in tasks]),
             tuned=joined([one.tuned for one in tasks]),
             relations=tuple(chain.from_iterable(one.relations for one in tasks)),
+            clusters=np.concatenate([one.clusters for one in tasks]),
         )
 
     def part(self, name: str, kept: np.ndarray) -> AnswerPart:
         """What is known of some of the items."""
         dense, compressed, now = self.dense[kept], self.compressed[kept], self.now[kept]
-        lost = dense & ~compressed
+        lost, clusters = dense & ~compressed, self.many_clusters(kept)
         return AnswerPart(
             name=name,
             n_items=len(now),
-            gap_closed=gap_closed(count_outcomes(dense, compressed, now), LEVEL),
-            gain=gain_of(compressed, now, LEVEL),
-            dense_gain=None if self.control is None else gain_of(dense, self.control[kept], LEVEL),
+            gap_closed=gap_closed_of(dense, compressed, now, LEVEL, clusters),
+            gain=gain_of(compressed, now, LEVEL, clusters),
+            dense_gain=None if self.control is None else gain_of(dense, self.control[kept], LEVEL, clusters),
             n_lost=int(lost.sum()),
             n_back=int((lost & now).sum()),
             lost=None if self.tuned is None else split_lost(dense, compressed, now, self.tuned[kept]),
         )
+
+    def many_clusters(self, kept: np.ndarray | slice = slice(None)) -> np.ndarray | None:
+        """The clusters of some of the items; None where there are fewer than ten of them."""
+        numbers = self.clusters[kept]
+        return numbers if len(np.unique(numbers[numbers != ALONE])) >= FEWEST_CLUSTERS else None
 
     def by_relation(self) -> tuple[AnswerPart, ...]:
         """Each relation; none where there is but one."""
@@ -159,7 +168,8 @@ def _answered(bundle: RunBundle, runs: Mapping[Cell, CellRun], recovered: CellRu
         return Answered(cell, name, method, None, None, found)
     dense, compressed, now, tuned = found.dense, found.compressed, found.now, found.tuned
     rng = np.random.default_rng(int(digest_text(f"answer:{cell.id}:{name}")[:12], 16))
-    made = answer(dense, compressed, now, found.control, chance=info.chance, level=LEVEL, rng=rng)
+    clusters = found.many_clusters()
+    made = answer(dense, compressed, now, found.control, chance=info.chance, level=LEVEL, rng=rng, clusters=clusters)
     lost = None if tuned is None else split_lost(dense, compressed, now, tuned)
     return Answered(cell, name, method, made, lost, "", found.by_relation())
 
@@ -179,7 +189,14 @@ def _beside(bundle: RunBundle, runs: Mapping[Cell, CellRun], recovered: CellRun,
         control=right_on(task, _outcomes(runs, Cell(cell.model, "none", cell.recovery), name)),
         tuned=None if recovered.record.recovery_method == TUNING else _tuned(runs, cell, task),
         relations=labels_of(task.items)[1],
+        clusters=_clusters(task),
     )
+
+
+def _clusters(task: TaskRun) -> np.ndarray:
+    if task.info.n_clusters is None:
+        return np.full(len(task.outcomes), ALONE)
+    return relation_numbers(task.items)
 
 
 def _missing(cell: Cell, task: TaskRun, has_dense: bool, has_compressed: bool) -> str:

@@ -15,6 +15,14 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from harness.core.verdicts import Estimate, NotEstimable
+from harness.stats.answer_clusters import (
+    Numbers,
+    gain_by_clusters,
+    gap_closed_by_clusters,
+    mean_by_clusters,
+    p_no_loss_by_clusters,
+    recall_by_clusters,
+)
 from harness.stats.attribution import Attribution, Recall, attribute, recall_of_lost
 from harness.stats.bootstrap import N_RESAMPLES
 from harness.stats.fieller import gap_closed
@@ -60,9 +68,11 @@ def answer(
     level: float,
     rng: np.random.Generator,
     n_resamples: int = N_RESAMPLES,
+    clusters: Numbers | None = None,
 ) -> Answer:
     """The answer from which items were right, the same items in the same order. ``dense_recovered`` is the control: the dense
-    model under the same recovery; without it nothing is called displaced.
+    model under the same recovery; without it nothing is called displaced. ``clusters``: the number of each item's relation,
+    where ten or more of them stand for others.
 
     >>> rng = np.random.default_rng(0)
     >>> dense = np.repeat([True, False], [600, 400])
@@ -75,17 +85,21 @@ def answer(
     'the dense model was not measured on the same items under the same recovery'
     """
     table = count_outcomes(dense, compressed, recovered)
-    attribution = attribute(table, chance, level, rng, n_resamples)
     recall = recall_of_lost(table, level)
+    if clusters is not None and isinstance(recall, Recall):
+        recall = recall_by_clusters(dense, compressed, recovered, clusters, recall, level=level)
     beyond: Beyond | NotEstimable = NotEstimable("the dense model was not measured on the same items under the same recovery")
     if dense_recovered is not None:
-        beyond = gain_beyond(dense, dense_recovered, compressed, recovered, level)
-    gain = gain_of(compressed, recovered, level)
+        beyond = gain_beyond(dense, dense_recovered, compressed, recovered, level, clusters=clusters)
+    attribution = _attribution(
+        dense, compressed, recovered, clusters, chance=chance, level=level, rng=rng, n_resamples=n_resamples
+    )
+    gain = gain_of(compressed, recovered, level, clusters)
     why_not = _why_not(gain, attribution, recall, beyond, (1 - level) / 2)
     return Answer(
         n_items=len(dense),
         gain=gain,
-        gap_closed=gap_closed(table, level),
+        gap_closed=gap_closed_of(dense, compressed, recovered, level, clusters),
         beyond=beyond,
         attribution=attribution,
         recall=recall,
@@ -100,24 +114,40 @@ def count_outcomes(dense: Right, compressed: Right, recovered: Right) -> Int[np.
     >>> count_outcomes(*np.array([[True, True], [False, True], [True, True]]))[1].tolist()
     [[0, 1], [0, 1]]
     """
-    if not len(dense) == len(compressed) == len(recovered) or not len(dense):
-        raise ValueError(f"the same items three times are needed, got {len(dense)}, {len(compressed)}, {len(recovered)}")
-    code = 4 * dense.astype(np.int64) + 2 * compressed + recovered
-    return np.bincount(code, minlength=8).reshape(2, 2, 2)
+    return np.bincount(_kinds(dense, compressed, recovered), minlength=8).reshape(2, 2, 2)
 
 
-def gain_of(before: Right, after: Right, level: float) -> Estimate:
-    """How much more is right after than before, as a fraction of all items, with Tango's interval.
+def gain_of(before: Right, after: Right, level: float, clusters: Numbers | None = None) -> Estimate:
+    """How much more is right after than before, as a fraction of all items, with Tango's interval; with the widest of Tango's,
+    Wald's and the cluster t's where ``clusters`` stand for others.
 
     >>> gain_of(np.array([True, False]), np.array([True, True]), 0.95).value
     0.5
     """
+    if clusters is not None:
+        return gain_by_clusters(before, after, clusters, level)
     n_lost, n_gained = int((before & ~after).sum()), int((~before & after).sum())
     low, high = tango_interval(n_lost, n_gained, len(before), level)
     return Estimate((n_gained - n_lost) / len(before), -high, -low, level, "tango")
 
 
-def gain_beyond(dense: Right, dense_recovered: Right, compressed: Right, recovered: Right, level: float) -> Beyond:
+def gap_closed_of(
+    dense: Right, compressed: Right, recovered: Right, level: float, clusters: Numbers | None = None
+) -> Estimate | NotEstimable:
+    """(recovered - compressed)/(dense - compressed) by Fieller, of items or of ``clusters`` that stand for others."""
+    made = gap_closed(count_outcomes(dense, compressed, recovered), level)
+    return made if clusters is None else gap_closed_by_clusters(dense, compressed, recovered, clusters, made, level=level)
+
+
+def gain_beyond(
+    dense: Right,
+    dense_recovered: Right,
+    compressed: Right,
+    recovered: Right,
+    level: float,
+    *,
+    clusters: Numbers | None = None,
+) -> Beyond:
     """(recovered - compressed) - (dense recovered - dense), paired by item, with the p-value of "it is 0 or less".
 
     >>> yes, no = np.full(100, True), np.full(100, False)
@@ -127,9 +157,39 @@ def gain_beyond(dense: Right, dense_recovered: Right, compressed: Right, recover
     """
     lost = count_losses_of_gain(dense, dense_recovered, compressed, recovered)
     # turned round: X is now the gain of the compressed model less that of the dense one
-    return Beyond(
-        gain_of(dense, dense_recovered, level), loss_of_gain(lost[::-1], level), float(p_recovery_worse(lost[::-1], 0.0))
-    )
+    difference, p_value = loss_of_gain(lost[::-1], level), float(p_recovery_worse(lost[::-1], 0.0))
+    if clusters is not None:
+        one, other = (
+            after.astype(np.float64) - before for before, after in ((compressed, recovered), (dense, dense_recovered))
+        )
+        difference, p_value = mean_by_clusters(one - other, clusters, difference, p_value)
+    return Beyond(gain_of(dense, dense_recovered, level, clusters), difference, p_value)
+
+
+def _attribution(
+    dense: Right,
+    compressed: Right,
+    recovered: Right,
+    clusters: Numbers | None,
+    *,
+    chance: float,
+    level: float,
+    rng: np.random.Generator,
+    n_resamples: int,
+) -> Attribution | NotEstimable:
+    if clusters is None:
+        return attribute(count_outcomes(dense, compressed, recovered), chance, level, rng, n_resamples)
+    if 2 * p_no_loss_by_clusters(dense, compressed, clusters) > 1 - level:
+        return NotEstimable("no significant loss, for relations like these")
+    _, places = np.unique(clusters, return_inverse=True)
+    tables = np.bincount(8 * places + _kinds(dense, compressed, recovered), minlength=8 * (int(places.max()) + 1))
+    return attribute(tables.reshape(-1, 2, 2, 2), chance, level, rng, n_resamples)
+
+
+def _kinds(dense: Right, compressed: Right, recovered: Right) -> Int[np.ndarray, " n"]:
+    if not len(dense) == len(compressed) == len(recovered) or not len(dense):
+        raise ValueError(f"the same items three times are needed, got {len(dense)}, {len(compressed)}, {len(recovered)}")
+    return np.asarray(4 * dense.astype(np.int64) + 2 * compressed + recovered)
 
 
 def _why_not(

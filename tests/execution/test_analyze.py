@@ -81,7 +81,6 @@ def _bytes(run: Path) -> bytes:
         (["tiny_4bit-rtn_none", "--texts", "1"], "--texts expects at least 2, got 1"),
         (["tiny_4bit-rtn_none", "--tokens", "4"], "--tokens expects at least 8, got 4"),
         (["tiny_4bit-rtn_none", "--tokens", "100", "--texts", "50"], "were asked for: take fewer or shorter ones"),
-        (["tiny_4bit-rtn_none", "--limit", "3"], "--limit is for items, and analyzing asks none"),
         (["tiny_4bit-rtn_nope"], "did you mean"),
     ],
 )

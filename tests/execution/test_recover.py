@@ -104,7 +104,6 @@ def test_training_and_measuring_from_the_command_line(
     assert "trained already" in capsys.readouterr().out
     assert main(["recover", "tiny_4bit-rtn_none", *matrix]) == 4
     assert "recovery 'none' is not trained" in capsys.readouterr().err
-    assert main(["recover", "tiny_4bit-rtn_p5", "--limit", "3", *matrix]) == 4
 
 
 def test_a_recovered_cell_is_another_measurement_and_its_digest_covers_the_tensors(project: Path) -> None:

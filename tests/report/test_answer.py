@@ -11,6 +11,7 @@ import pytest
 from harness.core.records import Cell, CellRun
 from harness.core.verdicts import POOLED, Status
 from harness.report import Reference, RunBundle, report
+from harness.report.answers import find_answers
 from harness.report.sections.answer import AnswerRow, view_answer
 
 N = 600
@@ -195,3 +196,25 @@ def test_a_perplexity_is_no_item_that_could_be_lost(make) -> None:  # type: igno
     view = view_answer(replace(bundle, cells=tuple(cells), groups={"facts": "g", "wikitext": "g"}))
     assert [row.task for row in view.rows] == ["facts"]
     assert all(table.task for table in view.parts), "of one task there is nothing to group"
+
+
+def test_relations_that_stand_for_others_make_intervals_of_relations_like_these(make) -> None:  # type: ignore[no-untyped-def]
+    bundle = make(p20="prompt")
+
+    def of_relations(cell: CellRun, n_clusters: int | None) -> CellRun:
+        task = cell.runs["facts"]
+        items = tuple(replace(item, group=f"P{i % 20}") for i, item in enumerate(task.items))
+        info = replace(task.info, n_clusters=n_clusters)
+        outcomes = replace(task.outcomes, digests=tuple(item.digest for item in items))
+        record = replace(cell.record, tasks={"facts": info})
+        return CellRun(record, {"facts": replace(task, info=info, items=items, outcomes=outcomes)})
+
+    made = []
+    for number in (None, 20):
+        cells = tuple(of_relations(cell, number) for cell in bundle.cells)
+        dense = {"m": Reference.of_run(cells[0], "measured")}
+        made.append(find_answers(replace(bundle, cells=cells, dense=dense))[0].answer)
+    by_items, by_clusters = made
+    assert (by_items.gain.method, by_clusters.gain.method) == ("tango", "cluster t")
+    assert by_clusters.gain.value == by_items.gain.value
+    assert by_clusters.attribution.share.method == "cluster bootstrap"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from jaxtyping import TypeCheckError
 
 from harness.core.verdicts import NotEstimable
-from harness.stats.answer import Answer, answer, count_outcomes, gain_beyond
+from harness.stats.answer import Answer, answer, count_outcomes, gain_beyond, gain_of
+from harness.stats.answer_clusters import standard_error
 
 N = 1500
 
@@ -97,3 +99,89 @@ def test_nothing_is_displaced_where_luck_explains_what_comes_back():
     assert made.attribution.share.value == 0
     assert not made.is_displaced
     assert made.why_not == "no more lost items come back than lucky guesses explain"
+
+
+def relations(rng: np.random.Generator, n_relations: int, spread: float, **how: float) -> dict[str, np.ndarray]:
+    """A world whose relations differ in what the recovery helps of them: ``spread`` of them by all, the others by nothing."""
+    numbers = np.arange(N) % n_relations
+    helped = np.isin(numbers, rng.choice(n_relations, round(spread * n_relations), replace=False))
+    runs, other = world(rng, helps=0.0, **how), rng.random(N) < 0.4
+    for side in ("compressed", "dense"):
+        after = "recovered" if side == "compressed" else "dense_recovered"
+        runs[after] = runs[after] | (helped & other)
+    return {**runs, "clusters": numbers}
+
+
+def test_where_relations_stand_for_others_every_interval_is_at_least_as_wide_and_a_gain_in_a_few_is_none() -> None:
+    rng = np.random.default_rng(7)
+    runs = relations(rng, 20, 0.15, displaced=0.0, forgotten=0.2)
+    clusters = runs.pop("clusters")
+    by_items = answer(**runs, chance=0.0, level=0.95, rng=np.random.default_rng(0))
+    made = answer(**runs, chance=0.0, level=0.95, rng=np.random.default_rng(0), clusters=clusters)
+    assert by_items.gain.low > 0 > made.gain.low
+    for wide, narrow in (
+        (made.gap_closed, by_items.gap_closed),
+        (made.beyond.difference, by_items.beyond.difference),
+        (made.beyond.dense_gain, by_items.beyond.dense_gain),
+        (made.recall.lost, by_items.recall.lost),
+        (made.recall.never, by_items.recall.never),
+        (made.recall.difference, by_items.recall.difference),
+    ):
+        assert wide.value == pytest.approx(narrow.value)
+        assert wide.low <= narrow.low
+        assert wide.high >= narrow.high
+    assert made.recall.p_value >= by_items.recall.p_value
+    assert made.attribution.share.method == "cluster bootstrap"
+
+
+def test_a_recovery_that_helps_relations_at_random_covers_its_gain_by_clusters_and_not_by_items() -> None:
+    """The mean gain over all relations that there could be is what an interval is for."""
+    rng, covered = np.random.default_rng(8), []
+    for _ in range(300):
+        helped = rng.random(20)[np.arange(N) % 20] < 0.3
+        before = np.zeros(N, dtype=bool)
+        after = helped & (rng.random(N) < 0.5)
+        both = (gain_of(before, after, 0.95), gain_of(before, after, 0.95, np.arange(N) % 20))
+        covered.append([one.low <= 0.15 <= one.high for one in both])
+    by_items, by_clusters = np.mean(covered, axis=0)
+    assert by_items < 0.5
+    assert by_clusters > 0.9
+
+
+def test_displaced_knowledge_is_found_by_relations_too() -> None:
+    rng = np.random.default_rng(9)
+    made = [
+        answer(
+            **world(rng, displaced=0.08, forgotten=0.04, helps=0.0, luck=0.0),
+            chance=0.0,
+            level=0.95,
+            rng=rng,
+            n_resamples=100,
+            clusters=np.arange(N) % 30,
+        )
+        for _ in range(50)
+    ]
+    assert np.mean([one.is_displaced for one in made]) > 0.95
+    assert np.mean([one.attribution.share.value for one in made]) == pytest.approx(2 / 3, abs=0.05)
+
+
+def test_the_difference_of_recalls_has_the_standard_error_of_a_cluster_robust_regression() -> None:
+    """r1 - r0 is the slope of "came back" on "was lost" among items that are wrong when compressed: statsmodels' CR1, whose
+    other small-sample factor, (n - 1)/(n - k), is taken out."""
+    rng = np.random.default_rng(10)
+    runs = relations(rng, 25, 0.3, displaced=0.1, forgotten=0.1)
+    clusters = runs["clusters"]
+    wrong = ~runs["compressed"]
+    lost = runs["dense"][wrong].astype(float)
+    fitted = sm.OLS(runs["recovered"][wrong].astype(float), sm.add_constant(lost)).fit(
+        cov_type="cluster", cov_kwds={"groups": clusters[wrong]}, use_t=True
+    )
+    other = np.sqrt((wrong.sum() - 1) / (wrong.sum() - 2))
+    group, rest = runs["dense"] & wrong, ~runs["dense"] & wrong
+    back = runs["recovered"]
+    influences = (
+        np.where(group, back - back[group].mean(), 0) / group.sum() - np.where(rest, back - back[rest].mean(), 0) / rest.sum()
+    )
+    error, df = standard_error(influences, clusters)
+    assert error == pytest.approx(fitted.bse[1] / other, rel=1e-9)
+    assert df == 24
