@@ -1,11 +1,12 @@
 """Every compression × scope on real items, the dense model first: what each keeps, and whether the second paper is seen again.
 
-    python benchmarks/compression_matrix.py --results FILE [--data DIR] [--only WORDS] [--cells N] [--show]
+    python benchmarks/compression_matrix.py --results FILE [--data DIR] [--only WORDS] [--cells N] [--part K/N] [--show]
 
 Measured are the embedded model (facts, LAMA's T-REx among its own objects, ARC-easy) and the two tiny models that this project
 trained on its own facts (facts as sentences and at the blank). A cell is one line of JSON at the end of ``--results``, a file
-outside of this repository: a run that was stopped goes on behind the last line. ``--show`` measures nothing and prints what
-the file holds.
+outside of this repository: a run that was stopped goes on behind the last line. ``--part 1/2`` and ``--part 2/2`` share the
+cells between two runs with a file each, which one behind the other are those of one run. ``--show`` measures nothing and
+prints what the file holds.
 
 Accuracies have Wilson's interval; retention, flips and every comparison are paired by item. LAMA's relations are clusters. The
 findings of Namburi et al. 2023 (arXiv 2312.00960) are tested two-sided, and p-values adjusted (Holm) over all tests of one
@@ -175,6 +176,13 @@ def read_rows(path: Path, keys: Sequence[str]) -> list[Row]:
     return [found[key] for key in keys if key in found]
 
 
+def _part(text: str) -> tuple[int, int]:
+    first, _, of = text.partition("/")
+    if not (first.isdecimal() and of.isdecimal() and 1 <= int(first) <= int(of)):
+        raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, got {text!r}")
+    return int(first), int(of)
+
+
 def main() -> None:
     """Measure what is missing, then print the table and what it says about the paper."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -182,11 +190,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="an offline mirror; without it, only the facts are asked")
     parser.add_argument("--only", default="", metavar="WORDS", help="only the cells whose ids hold these words; dense always")
     parser.add_argument("--cells", type=int, help="measure at most so many cells, then print")
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="K/N", help="only every Nth cell, from the Kth on")
     parser.add_argument("--show", action="store_true", help="measure nothing")
     chosen = parser.parse_args()
     asked = list(plans(chosen.data))
     done = {row["key"] for row in read_rows(chosen.results, [key for _, key in asked])}
-    missing = [one for one in asked if one[1] not in done and (chosen.only in one[0].cell.id or one[0].cell.is_dense)]
+    first, step = chosen.part
+    missing = [
+        one
+        for one in asked[first - 1 :: step]
+        if one[1] not in done and (chosen.only in one[0].cell.id or one[0].cell.is_dense)
+    ]
     for plan, key in [] if chosen.show else missing[: chosen.cells]:
         row = measure(plan, key, chosen.data)
         with chosen.results.open("a", encoding="utf-8") as stream:
