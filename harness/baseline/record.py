@@ -154,4 +154,6 @@ def digest_outcomes(outcomes: Outcomes) -> str:
         state.update(len(encoded).to_bytes(4, "little") + encoded)
     if outcomes.choices is not None:
         state.update(f"choices {json.dumps(outcomes.choices)}".encode())
+    if outcomes.are_cut is not None:
+        state.update(b"cut" + outcomes.are_cut.astype("|u1").tobytes())
     return state.hexdigest()

@@ -74,6 +74,9 @@ def test_outcomes_digests_differ_with_every_column(build: Any) -> None:
         replace(base, option_logliks_nats=None),
         replace(base, digests=base.digests[::-1]),
         replace(base, texts=("a",) * 20),
+        replace(base, are_cut=np.arange(20) < 3),
+        replace(base, are_cut=np.arange(20) < 4),
+        replace(base, choices=("a",) * 20),
     ]
     assert len({digest_outcomes(made) for made in [base, *changed]}) == 1 + len(changed)
 
