@@ -130,6 +130,26 @@ def test_diff_of_the_same_state_is_nothing(console: Console) -> None:
     assert "nothing differs" in said
 
 
+def test_diff_shows_a_claim_that_is_given_up_though_no_answer_changed(console: Console) -> None:
+    def answers(**info: object) -> None:
+        task = console.build.task("facts", console.build.right(200, 120), **info)
+        console.answer = lambda variant: console.build.run({"facts": task})
+
+    answers(n_clusters=12)
+    console.adopt()
+    answers(data_version="2")
+    console(f"baseline propose {CELL.id} --reason", "these facts only")
+    code, said = console(f"baseline diff {CELL.id}")
+    assert code == 1
+    for line in (
+        "  facts: data version: 1 -> 2\n",
+        "  facts: relations that stand for others: 12 -> none\n",
+        "  loosens: facts's relations stood for others, and now only for themselves\n",
+    ):
+        assert line in said
+    assert console(f"baseline accept {CELL.id}")[0] == 4
+
+
 def test_diff_of_a_first_proposal_has_nothing_before(console: Console) -> None:
     console(f"baseline propose {CELL.id} --reason", "first")
     code, said = console("baseline diff")
