@@ -17,6 +17,7 @@ from harness.gate.policy import Family, Margins, Mode, Policy
 from harness.gate.reasons import (
     explain,
     explain_cut_off,
+    explain_few_relations,
     explain_identical,
     explain_perplexity,
     explain_stopped,
@@ -190,6 +191,8 @@ class Bench:
                 nothing = Estimate(0.0, 0.0, 0.0, evidence.loss.level, "identity")
                 evidence = replace(evidence, loss=nothing, proven_margin=0.0)
             return self._verdict(name, Status.PASS, explain_identical(name, evidence, reused), evidence, identical=True)
+        if unit.few is not None:
+            return self._verdict(name, Status.INCONCLUSIVE, explain_few_relations(name, unit.counts, unit.few))
         status, evidence = decide(unit, self.policy)
         if status is Status.INCONCLUSIVE and not is_whole:
             n_fed, n_all = unit.counts.n_items, unit.trail.n_planned
@@ -220,8 +223,6 @@ def _by_relation(members: Sequence[Comparison], kept: Sequence[np.ndarray]) -> C
     if all(member.clusters is None for member in members):
         return None
     clusters = together([member.clusters for member in members], kept)
-    if clusters is None:
-        return None
     before, now = (
         np.concatenate([side[chosen] for side, chosen in zip(sides, kept, strict=True)])
         for sides in ([member.before for member in members], [member.now for member in members])
