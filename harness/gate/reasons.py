@@ -8,7 +8,7 @@ from harness.gate.clusters import FewRelations
 from harness.stats.clusters import FEWEST_CLUSTERS
 
 _TOO_FEW = (
-    f"fewer than {FEWEST_CLUSTERS} prove nothing about others like them: ask more items (--harness-limit or the policy's "
+    f"fewer than {FEWEST_CLUSTERS} prove nothing about others like them: ask more items (the run's limit or the policy's "
     "pool_cap_items cuts them off)."
 )
 

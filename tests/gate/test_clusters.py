@@ -344,6 +344,5 @@ def test_relations_that_were_relabelled_on_disk_are_refused(
     table = pq.read_table(file)
     place = table.schema.get_field_index("group")
     pq.write_table(table.set_column(place, "group", pa.array([f"own {i}" for i in range(N)])), file)
-    (run,) = read_run(tmp_path)
     with pytest.raises(FileFormatError, match="measure it again"):
-        judged(build, run, make(RIGHT, "w1"), policy)
+        judged(build, *read_run(tmp_path), make(RIGHT, "w1"), policy)
