@@ -121,8 +121,8 @@ class StoredItems:
     """The items of a file, made when they are first looked at: judging a run needs none of them.
 
     ``digests`` are those of the outcomes beside the file; other items, or an edited one, raise FileFormatError. A file is read
-    only for what nobody who shares ``shared`` knows yet. ``is_sealed``: the file was found to be the one that was written. Older
-    records can't tell: there items are made, and so checked, before a label is told.
+    only for what nobody who shares ``shared`` knows yet. ``is_sealed``: the file was found to be the one that was written.
+    Older records can't tell: there items are made, and so checked, before a label is told.
     """
 
     path: Path

@@ -28,12 +28,12 @@ ALONE = -1
 def has_clusters(now: TaskInfo, known: TaskInfo) -> bool:
     """Whether a task's relations stand for others, by what is asked now or was accepted, and are enough for it.
 
-    The task's whole number of relations counts, not that of a limited run. Where only a limited run says that they stand for
+    The task's whole number of relations counts, not that of a limited run. Where only limited runs say that they stand for
     others, the whole number is not known, and they do.
     """
-    if known.n_clusters is not None:
-        return known.n_clusters >= FEWEST_CLUSTERS
-    return now.n_clusters is not None and (now.n_clusters >= FEWEST_CLUSTERS or now.limit is not None)
+    claims = [info for info in (known, now) if info.n_clusters is not None]
+    whole = next((info.n_clusters for info in claims if info.limit is None), None)
+    return bool(claims) if whole is None else whole >= FEWEST_CLUSTERS
 
 
 def relation_numbers(items: Items) -> Int[np.ndarray, " n"]:

@@ -122,6 +122,17 @@ def test_diff_is_a_table_in_points_and_ends_like_diff(console: Console) -> None:
     ]
 
 
+def test_diff_of_the_same_state_still_says_that_no_commit_is_known(console: Console) -> None:
+    console.adopt()
+    run = console.build.one(200, 120)
+    record = replace(run.record, provenance=replace(run.record.provenance, commit="unknown"))
+    console.answer = lambda variant: CellRun(record, run.runs)
+    console(f"baseline propose {CELL.id} --reason", "again")
+    code, said = console(f"baseline diff {CELL.id}")
+    assert code == 0
+    assert "  nothing differs\n  note: no commit known" in said
+
+
 def test_diff_of_the_same_state_is_nothing(console: Console) -> None:
     console.adopt()
     console(f"baseline propose {CELL.id} --reason", "again, for the record")

@@ -18,8 +18,9 @@ from harness.core.records import Cell, CellRun, Item, TaskRun
 from harness.core.run_folder import read_run, write_cell
 from harness.core.serial import as_mapping
 from harness.core.verdicts import CellVerdict, Status
-from harness.gate import Family, Policy, Sibling, judge, undecided
+from harness.gate import Dense, Family, Policy, Sibling, judge, undecided
 from harness.gate.feasibility import cell_feasibility, feasibility
+from harness.gate.policy import DenseFloor
 from harness.gate.recorded import Recorded, problem_of
 from harness.stats.sequential import round_ends
 
@@ -159,6 +160,17 @@ def test_a_limited_run_of_a_task_that_has_fewer_than_ten_in_all_is_tested_by_ite
         assert found.pooled.status is wanted
     plain = limited(make, loses(0.4), n_clusters=None)
     assert judged(build, plain, make(RIGHT, "w1", n_clusters=None), policy).pooled.status is Status.REGRESSED
+
+
+def test_a_floor_is_not_proven_by_a_few_relations_either(build: Any, make: Any, policy: Policy) -> None:
+    """The dense cell of the same limited run is no whole record: it does not say how many relations there are."""
+    ruled = replace(policy, dense_floor=(DenseFloor("*", 0.05),))
+    dense = Dense(limited(make, RIGHT, "w0"))
+    found = judged(build, limited(make, loses(0.4)), make(loses(0.4), "w1"), ruled, dense=dense).pooled
+    assert found.status is Status.INCONCLUSIVE
+    plain = Dense(limited(make, RIGHT, "w0", n_clusters=None))
+    strata = limited(make, loses(0.4), n_clusters=None)
+    assert judged(build, strata, make(loses(0.4), "w1", n_clusters=None), ruled, dense=plain).pooled.status is Status.REGRESSED
 
 
 def test_a_limited_run_that_took_over_the_baselines_answers_is_identical(build: Any, make: Any, policy: Policy) -> None:
