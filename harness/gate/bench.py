@@ -149,14 +149,20 @@ class Bench:
             )
         members = self.members(compared)
         if not members:
-            return self._verdict(POOLED, Status.UNINFORMATIVE, "none of the cell's pooled tasks can show a loss.")
+            return self._verdict(
+                POOLED, Status.UNINFORMATIVE, "none of the cell's pooled tasks can show a loss on these items."
+            )
         reused = all(member.reused for member in members)
         return self._decide(POOLED, self.pool_unit(members, noise), reused, any(member.limited for member in members))
 
     def members(self, compared: Compared) -> list[Comparison]:
-        """The tasks whose items make up the pool: those that count as evidence and can show a loss."""
+        """The tasks whose items make up the pool: those that count as evidence and can show a loss.
+
+        Of a limited run's items, more than the cap, the pool's sample may hold none.
+        """
         able = [found for found in compared.values() if isinstance(found, Comparison)]
-        return [found for found in able if found.info.pooled and self.is_informative(found)]
+        pooled = [found for found in able if found.info.pooled and self.is_informative(found)]
+        return [found for found in pooled if found.n_in_pool(self.policy.pool_cap_items)]
 
     def pool_unit(self, members: Sequence[Comparison], noise: Noise) -> Unit:
         """What is tested of a cell: its informative pooled tasks, each capped, as far as all of them were fed."""

@@ -50,7 +50,7 @@ def judge_recovery(cell: Cell, side: Side, sibling: Sibling, cell_is_red: bool) 
     if isinstance(members, Incomparable):
         return bench.recovery(Status.INVALID, members.reason, None)
     if not members:
-        return bench.recovery(Status.UNINFORMATIVE, "none of the cell's pooled tasks can show a loss.", None)
+        return bench.recovery(Status.UNINFORMATIVE, "none of the cell's pooled tasks can show a loss on these items.", None)
     unit = recovery_unit(side, sibling, members)
     if not unit.n_items:
         return bench.recovery(Status.INVALID, explain_cut_off(RECOVERED, 0, unit.n_planned), None)
