@@ -54,7 +54,7 @@ class UnitChange:
     """One task, or "pooled", before and now; None on the side that does not have it.
 
     ``counts`` and ``loss`` (positive is worse) are over the items that both hold, None without any. ``rules`` says what is
-    counted in another way.
+    counted in another way, and of a task what is asked or meant in another way.
     """
 
     name: str
@@ -152,7 +152,8 @@ def _unit(
     members = pool if name == POOLED else [name]
     shared = [task for task in members if task in before.outcomes and task in now.outcomes]
     counts = _counts(before, now, shared)
-    rules = [rule for task in shared for rule in _rules(before.record.tasks[task], now.record.tasks[task])]
+    told = _rules if name == POOLED else _differences
+    rules = [rule for task in shared for rule in told(before.record.tasks[task], now.record.tasks[task])]
     return UnitChange(name, *states, counts, None if counts is None else _loss(counts), tuple(dict.fromkeys(rules)))
 
 
@@ -197,3 +198,28 @@ def _rules(old: BaselineTask, new: BaselineTask) -> list[str]:
         ("scorer", old.scorer, new.scorer),
     )
     return [f"{word}: {was} -> {is_now}" for word, was, is_now in pairs if was != is_now]
+
+
+def _differences(old: BaselineTask, new: BaselineTask) -> list[str]:
+    """Everything that two records of a task say of it in another way, but for its items and their outcomes."""
+    pairs = (
+        ("data version", old.info.data_version, new.info.data_version),
+        ("specification", old.info.spec_digest[:12], new.info.spec_digest[:12]),
+        ("in the pool", old.info.pooled, new.info.pooled),
+        ("relations that stand for others", old.info.n_clusters, new.info.n_clusters),
+        ("chance", old.info.chance, new.info.chance),
+        ("share of the commonest answer", old.info.majority, new.info.majority),
+    )
+    changed = [f"{word}: {_told(was)} -> {_told(is_now)}" for word, was, is_now in pairs if was != is_now]
+    return [*_rules(old, new), *changed]
+
+
+def _told(value: str | float | bool | None) -> str:
+    """A value for people.
+
+    >>> [_told(value) for value in ("7", 0.1 + 0.2, True, False, None, 24)]
+    ['7', '0.3', 'yes', 'no', 'none', '24']
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -31,8 +31,8 @@ def describe_diff(proposal: Proposal, changes: Changes, loosens: tuple[str, ...]
     yield f"{told.cell.id}: a proposal ({told.kind}) against {against}: {proposal.baseline.record.reason}"
     if changes.is_nothing:
         yield "  nothing differs"
-        return
-    yield from (f"  {line}" for line in _table([_HEADER, *(_row(unit) for unit in changes.units)]))
+    else:
+        yield from (f"  {line}" for line in _table([_HEADER, *(_row(unit) for unit in changes.units)]))
     for unit in changes.units:
         yield from (f"  {unit.name}: {rule}" for rule in unit.rules)
     yield from (f"  differs: {difference}" for difference in changes.differences)

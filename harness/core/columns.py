@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.core.arrow import lists, names, numbers, numbers_of_lists, strings, whole_numbers
-from harness.core.digest import digest_file
 from harness.core.errors import FileFormatError
 from harness.core.outcomes import Outcomes
 from harness.core.ragged import Ragged
@@ -122,14 +121,14 @@ class StoredItems:
     """The items of a file, made when they are first looked at: judging a run needs none of them.
 
     ``digests`` are those of the outcomes beside the file; other items, or an edited one, raise FileFormatError. A file is read
-    only for what nobody who shares ``shared`` knows yet. ``sealed``: the SHA-256 of the file as it was written; None in older
-    records, whose items are then made to be checked.
+    only for what nobody who shares ``shared`` knows yet. ``is_sealed``: the file was found to be the one that was written.
+    Older records can't tell: there items are made, and so checked, before a label is told.
     """
 
     path: Path
     digests: tuple[str, ...]
     shared: SharedItems = field(default_factory=SharedItems)
-    sealed: str | None = None
+    is_sealed: bool = False
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -158,17 +157,12 @@ class StoredItems:
         """The id and the group of each item, without what the items ask. Verdicts rest on groups: they are checked, too."""
         known = self.shared.labels
         if any(digest not in known for digest in self.digests):
-            self._check_labels()
+            if not self.is_sealed:
+                self.take(range(len(self)))
             table = self._read("digest", "id", "group")
             known.update(zip(self.digests, zip(strings(table["id"]), strings(table["group"]), strict=True), strict=True))
         labels = [known[digest] for digest in self.digests]
         return tuple([label[0] for label in labels]), tuple([label[1] for label in labels])
-
-    def _check_labels(self) -> None:
-        if self.sealed is None:
-            self.take(range(len(self)))
-        elif digest_file(self.path) != self.sealed:
-            raise FileFormatError(f"{self.path} is not what was measured: it was edited or damaged; measure it again.")
 
     def _read(self, *names: str) -> pa.Table:
         table = _read_table(self.path, _ITEMS, names)

@@ -110,10 +110,8 @@ def read_cell(home: Path, shared: SharedItems | None = None) -> CellRun | CellFa
 
 
 def _check_files(home: Path) -> dict[str, str]:
-    """The digests of a record's files. Refuses one that was cut off, or whose answers were truncated or scored anew since they
-    were measured.
-
-    Items are not read here: they are checked when they are looked at.
+    """The digests of a record's files. Refuses one that was cut off, or a file of which was truncated, scored or labelled anew
+    since it was measured: also its items', which a verdict may not need.
     """
     if not (home / DIGESTS).is_file():
         raise FileFormatError(
@@ -121,8 +119,6 @@ def _check_files(home: Path) -> dict[str, str]:
         )
     files = read_json(home / DIGESTS, Digests).files
     for name, digest in files.items():
-        if name.endswith(_ITEMS):
-            continue
         if not (home / name).is_file() or digest_file(home / name) != digest:
             raise FileFormatError(
                 f"{home / name} is not what was measured: it was edited, damaged or removed; measure it again."
@@ -147,7 +143,7 @@ def _read_task(home: Path, record: CellRecord, name: str, sealed: Mapping[str, s
         return TaskRun(
             cell=record.cell.id,
             info=record.tasks[name],
-            items=StoredItems(items, outcomes.digests, shared, sealed.get(items.name)),
+            items=StoredItems(items, outcomes.digests, shared, items.name in sealed),
             outcomes=outcomes,
             scorer=record.scorers[name],
             origin=record.origins[name],

@@ -70,7 +70,7 @@ class Evidence:
     ``retention`` is that of the
     baseline's right answers. ``items_needed`` says how many more items would decide, where the verdict is INCONCLUSIVE.
     ``n_planned``: the items of the unit; where ``counts`` hold fewer, the gate decided early. ``n_clusters``: the relations
-    that stood for others and were tested as clusters; None where items were.
+    that stood for others and were tested as clusters, ``n_clustered``: the items in them; None where items were.
     """
 
     counts: PairedCounts
@@ -90,6 +90,7 @@ class Evidence:
     items_needed: int | None
     n_planned: int
     n_clusters: int | None = None
+    n_clustered: int | None = None
 
 
 @record
@@ -114,6 +115,7 @@ class RecoveryEvidence:
     items_needed: int | None
     n_planned: int
     n_clusters: int | None = None
+    n_clustered: int | None = None
 
     @property
     def n_items(self) -> int:
@@ -146,8 +148,9 @@ Anchor = Literal["last", "release", "dense"]
 class Verdict:
     """The gate's word on one task of a cell, on the cell (``task == "pooled"``), or on its recovery (``"recovery"``).
 
-    ``reason`` is one sentence for people. ``evidence`` is None where nothing could be compared (INVALID, or an
-    UNINFORMATIVE task), and of a recovery, whose numbers are in ``gain``. ``identical``: PASS because nothing changed.
+    ``reason`` is one sentence for people. ``evidence`` is None where nothing could be compared (INVALID, an UNINFORMATIVE
+    task, INCONCLUSIVE of too few relations), and of a recovery, whose numbers are in ``gain``. ``identical``: PASS because
+    nothing changed.
     ``fails``: whether the policy makes it a failure. ``choice``: of a task that is asked behind chosen prompts.
     """
 

@@ -39,6 +39,7 @@ from harness.knowledge import KnowledgeTask
 from harness.models.digest import digest_config
 from harness.models.sources import ResolvedModel, anchored, resolve
 from harness.scoring import Tokenizer, engine_of
+from harness.stats.clusters import FEWEST_CLUSTERS
 from harness.stats.sequential import ROUND_SHARES
 
 log = logging.getLogger(__name__)
@@ -190,6 +191,7 @@ class _Measurement:
                 feeds |= self._stored({name: key for name, key in keys.items() if name not in feeds})  # made meanwhile
             feeds |= {name: self._open(name, key, scopes[name]) for name, key in keys.items() if name not in feeds}
             feeds = {name: feeds[name] for name in self.tasks}
+            self._warn_of_few_relations(feeds)
             self._feed(feeds, cell_run, undecided)
         return cell_run(feeds)
 
@@ -210,6 +212,20 @@ class _Measurement:
         said = self.candidate.plan.tasks[name].clusters
         clusters = self.tasks[name].clusters if said is None else said
         return replace(info, name=name, n_clusters=len({item.group for item in items}) if clusters else None)
+
+    def _warn_of_few_relations(self, feeds: Mapping[str, TaskFeed]) -> None:
+        """Say, once a cell, that a line of the matrix has no effect; of whole tasks only: a limited one may have more."""
+        plan = self.candidate.plan
+        for name, made in feeds.items():
+            n_relations = made.info.n_clusters
+            if self.options.variant is not None or self.options.limit is not None or n_relations is None:
+                continue
+            if plan.tasks[name].clusters and n_relations < FEWEST_CLUSTERS:
+                what = "1 relation is" if n_relations == 1 else f"{n_relations} relations are"
+                self.progress.say(
+                    f"{plan.cell.id}-{name}: `clusters = true` has no effect, as {what} too few to stand for others (at least "
+                    f"{FEWEST_CLUSTERS} are needed) and items are tested one by one: ask more relations, or take the line out."
+                )
 
     def _open(self, name: str, key: str, scope: str) -> TaskFeed:
         """A task that is not stored: the baseline's where nothing that decides its outcomes has changed, else to be fed."""

@@ -17,6 +17,7 @@ from harness.gate.policy import Family, Margins, Mode, Policy
 from harness.gate.reasons import (
     explain,
     explain_cut_off,
+    explain_few_relations,
     explain_identical,
     explain_perplexity,
     explain_stopped,
@@ -148,14 +149,20 @@ class Bench:
             )
         members = self.members(compared)
         if not members:
-            return self._verdict(POOLED, Status.UNINFORMATIVE, "none of the cell's pooled tasks can show a loss.")
+            return self._verdict(
+                POOLED, Status.UNINFORMATIVE, "none of the cell's pooled tasks can show a loss on these items."
+            )
         reused = all(member.reused for member in members)
         return self._decide(POOLED, self.pool_unit(members, noise), reused, any(member.limited for member in members))
 
     def members(self, compared: Compared) -> list[Comparison]:
-        """The tasks whose items make up the pool: those that count as evidence and can show a loss."""
+        """The tasks whose items make up the pool: those that count as evidence and can show a loss.
+
+        Of a limited run's items, more than the cap, the pool's sample may hold none.
+        """
         able = [found for found in compared.values() if isinstance(found, Comparison)]
-        return [found for found in able if found.info.pooled and self.is_informative(found)]
+        pooled = [found for found in able if found.info.pooled and self.is_informative(found)]
+        return [found for found in pooled if found.n_in_pool(self.policy.pool_cap_items)]
 
     def pool_unit(self, members: Sequence[Comparison], noise: Noise) -> Unit:
         """What is tested of a cell: its informative pooled tasks, each capped, as far as all of them were fed."""
@@ -190,6 +197,8 @@ class Bench:
                 nothing = Estimate(0.0, 0.0, 0.0, evidence.loss.level, "identity")
                 evidence = replace(evidence, loss=nothing, proven_margin=0.0)
             return self._verdict(name, Status.PASS, explain_identical(name, evidence, reused), evidence, identical=True)
+        if unit.few is not None:
+            return self._verdict(name, Status.INCONCLUSIVE, explain_few_relations(name, unit.counts, unit.few))
         status, evidence = decide(unit, self.policy)
         if status is Status.INCONCLUSIVE and not is_whole:
             n_fed, n_all = unit.counts.n_items, unit.trail.n_planned
@@ -220,8 +229,6 @@ def _by_relation(members: Sequence[Comparison], kept: Sequence[np.ndarray]) -> C
     if all(member.clusters is None for member in members):
         return None
     clusters = together([member.clusters for member in members], kept)
-    if clusters is None:
-        return None
     before, now = (
         np.concatenate([side[chosen] for side, chosen in zip(sides, kept, strict=True)])
         for sides in ([member.before for member in members], [member.now for member in members])

@@ -67,8 +67,8 @@ class Comparison:
 
     def in_pool(self, cap: int) -> Bool[np.ndarray, " n"]:
         """Which items enter the pool when a task may give it at most ``cap``: those of the baseline's smallest digests,
-        a fixed sample as digests are SHA-256."""
-        if len(self.known) <= cap:
+        a fixed sample as digests are SHA-256. A limited run of no more than ``cap`` items is a fixed sample already."""
+        if self.n_all <= cap:
             return np.ones(len(self.digests), dtype=np.bool_)
         last = np.partition(np.array(self.known), cap - 1)[cap - 1]
         return np.asarray(np.array(self.digests) <= last)

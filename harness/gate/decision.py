@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 from harness.core.verdicts import Estimate, Evidence, PairedCounts, Status
-from harness.gate.clusters import ClusteredItems
+from harness.gate.clusters import ClusteredItems, FewRelations
 from harness.gate.policy import Margins, Policy
 from harness.gate.trail import Trail
 from harness.stats.cluster_estimates import detectable_loss_clustered, times_to_prove
@@ -44,6 +44,11 @@ class Unit:
     clustered: ClusteredItems | None = None
 
     @property
+    def few(self) -> FewRelations | None:
+        """The relations that stand for others, where those that were asked are too few to prove anything about them."""
+        return None if self.clustered is None else self.clustered.few
+
+    @property
     def counts(self) -> PairedCounts:
         """The counts as far as items were fed."""
         return self.trail.counts
@@ -71,7 +76,10 @@ class Unit:
         )
 
     def p_fail(self, policy: Policy) -> float:
-        """The p-value of "at most m0 is lost" from all that was fed; of clusters the largest that any test gives."""
+        """The p-value of "at most m0 is lost" from all that was fed; of clusters the largest that any test gives, and 1 of too
+        few."""
+        if self.few is not None:
+            return 1.0
         rule = self.rule(policy)
         by_items = float(p_fail(rule, *self.trail.cumulative))
         if self.clustered is None:
@@ -80,6 +88,8 @@ class Unit:
 
     def p_pass(self, policy: Policy) -> float:
         """The p-value of "m1 or more is lost", as ``p_fail``."""
+        if self.few is not None:
+            return 1.0
         rule = self.rule(policy)
         by_items = float(p_pass(rule, *self.trail.cumulative))
         if self.clustered is None:
@@ -90,7 +100,7 @@ class Unit:
 def decide(unit: Unit, policy: Policy) -> tuple[Status, Evidence]:
     """What the counts say: REGRESSED wins over PASS, IMPROVED is a PASS at full N with a significant gain.
 
-    INCONCLUSIVE is the last word at full N only; before, it means "not yet".
+    INCONCLUSIVE is the last word at full N only; before, it means "not yet". For a unit with enough relations (``Unit.few``).
     """
     evidence = weigh(unit, policy)
     if evidence.p_fail < evidence.level_fail:
@@ -107,7 +117,7 @@ def is_decided(unit: Unit, policy: Policy) -> bool:
 
 
 def weigh(unit: Unit, policy: Policy) -> Evidence:
-    """The numbers behind a decision (``items_needed`` is left to ``decide``)."""
+    """The numbers behind a decision (``items_needed`` is left to ``decide``); of too few relations, those of their items."""
     counts, n, trail, rule = unit.counts, unit.counts.n_items, unit.trail, unit.rule(policy)
     b, c = counts.n_lost, counts.n_gained
     if trail.is_complete:
@@ -142,7 +152,7 @@ def weigh(unit: Unit, policy: Policy) -> Evidence:
         items_needed=None,
         n_planned=trail.n_planned,
     )
-    return evidence if unit.clustered is None else _of_clusters(evidence, unit, unit.clustered, policy)
+    return evidence if unit.clustered is None or unit.few is not None else _of_clusters(evidence, unit, unit.clustered, policy)
 
 
 def _of_clusters(by_items: Evidence, unit: Unit, clustered: ClusteredItems, policy: Policy) -> Evidence:
@@ -159,6 +169,7 @@ def _of_clusters(by_items: Evidence, unit: Unit, clustered: ClusteredItems, poli
             counts, margin=rule.m0, level=full_level_fail(rule), power=policy.power, spread=unit.spread
         ),
         n_clusters=counts.n_clusters,
+        n_clustered=int(counts.n_items.sum()),
     )
 
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from harness.core.command import propose_command
-from harness.core.verdicts import Anchor, Estimate, Evidence, RecoveryEvidence, Status
+from harness.core.verdicts import Anchor, Estimate, Evidence, PairedCounts, RecoveryEvidence, Status
+from harness.gate.clusters import FewRelations
+from harness.stats.clusters import FEWEST_CLUSTERS
+
+_TOO_FEW = (
+    f"fewer than {FEWEST_CLUSTERS} prove nothing about others like them: ask more items (the run's limit or the policy's "
+    "pool_cap_items cuts them off)."
+)
 
 
 def explain(cell: str, task: str, status: Status, evidence: Evidence, anchor: Anchor = "last") -> str:
@@ -58,15 +65,27 @@ def explain_stopped(task: str, n_fed: int, n_all: int) -> str:
     )
 
 
+def explain_few_relations(task: str, counts: PairedCounts, few: FewRelations) -> str:
+    """The sentence of a unit in which fewer relations that stand for others were asked than can prove anything about them."""
+    what = f"{counts.n_lost:,} of {counts.n_items:,} items lost, {counts.n_gained:,} gained"
+    return f"{task}: {what}, {in_relations(few.n_relations, few.n_items, counts.n_items)}: {_TOO_FEW}"
+
+
+def explain_few_relations_of_recovery(sibling: str, n_items: int, few: FewRelations) -> str:
+    """The same of a recovery over its ``sibling``."""
+    return f"recovery over {sibling}: {n_items:,} items, {in_relations(few.n_relations, few.n_items, n_items)}: {_TOO_FEW}"
+
+
 def explain_recovery(cell: str, sibling: str, status: Status, gain: RecoveryEvidence) -> str:
     """The sentence of a recovery that was compared: REGRESSED, PASS or INCONCLUSIVE."""
     early = f", decided early of {gain.n_planned:,}" if gain.n_items < gain.n_planned else ""
     noise = (
         f", re-compressing alone moves it by up to {points(gain.sigma_recompression)} pt" if gain.sigma_recompression else ""
     )
+    where, of_more = _relations(gain, gain.n_items), _of_more(gain, gain.n_items)
     what = (
         f"recovery {_won_back(gain.loss.value)} ({_interval(gain.loss)}): {points(gain.gain_baseline)} pt over {sibling} in "
-        f"the baseline, {points(gain.gain_candidate)} pt now, on {gain.n_items:,} items{_relations(gain)}{early}{noise}"
+        f"the baseline, {points(gain.gain_candidate)} pt now, on {gain.n_items:,} items{where}{early}{noise}"
     )
     if status is Status.REGRESSED:
         return (
@@ -79,7 +98,7 @@ def explain_recovery(cell: str, sibling: str, status: Status, gain: RecoveryEvid
     more = (
         "no number of items that anyone would measure decides it at these rates."
         if gain.items_needed is None
-        else f"about {gain.items_needed:,} more items{_of_more(gain)} would decide, or a larger margin in the policy."
+        else f"about {gain.items_needed:,} more items{of_more} would decide, or a larger margin in the policy."
     )
     return f"{what}: neither a loss above {points(gain.m0)} pt of it nor one below {points(gain.m1)} pt is proven; {more}"
 
@@ -139,13 +158,21 @@ def _flips(evidence: Evidence) -> str:
         f", re-compressing alone moves it by {points(evidence.sigma_recompression)} pt" if evidence.sigma_recompression else ""
     )
     early = f", decided early of {evidence.n_planned:,}" if counts.n_items < evidence.n_planned else ""
-    return (
-        f"{counts.n_lost:,} of {counts.n_items:,} items lost, {counts.n_gained:,} gained{_relations(evidence)}{early}{noise}"
-    )
+    where = _relations(evidence, counts.n_items)
+    return f"{counts.n_lost:,} of {counts.n_items:,} items lost, {counts.n_gained:,} gained{where}{early}{noise}"
 
 
-def _relations(evidence: Evidence | RecoveryEvidence) -> str:
-    return "" if evidence.n_clusters is None else f", in {evidence.n_clusters:,} relations that stand for others"
+def _relations(evidence: Evidence | RecoveryEvidence, n_items: int) -> str:
+    if evidence.n_clusters is None or evidence.n_clustered is None:
+        return ""
+    return ", " + in_relations(evidence.n_clusters, evidence.n_clustered, n_items)
+
+
+def in_relations(n_relations: int, n_clustered: int, n_items: int) -> str:
+    """Which of the items are in relations that stand for others; a pool may have tasks of both kinds."""
+    which = "" if n_clustered == n_items else f"{n_clustered:,} of the items "
+    noun = "relation that stands" if n_relations == 1 else "relations that stand"
+    return f"{which}in {n_relations:,} {noun} for others"
 
 
 def _more(evidence: Evidence) -> str:
@@ -156,8 +183,11 @@ def _more(evidence: Evidence) -> str:
     if evidence.items_needed is None:
         return "no number of items would decide against this spread of re-compressions: use a reproducible method."
     items = "item" if evidence.items_needed == 1 else "items"
-    return f"about {evidence.items_needed:,} more {items}{_of_more(evidence)} would decide, or a larger margin in the policy."
+    of = _of_more(evidence, evidence.counts.n_items)
+    return f"about {evidence.items_needed:,} more {items}{of} would decide, or a larger margin in the policy."
 
 
-def _of_more(evidence: Evidence | RecoveryEvidence) -> str:
-    return "" if evidence.n_clusters is None else " in more such relations"
+def _of_more(evidence: Evidence | RecoveryEvidence, n_items: int) -> str:
+    if evidence.n_clusters is None:
+        return ""
+    return " in more such relations" if evidence.n_clustered == n_items else " of all tasks, in more such relations,"

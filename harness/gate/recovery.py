@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from harness.core.verdicts import Estimate, RecoveryEvidence, Status
-from harness.gate.clusters import ALONE, together
+from harness.gate.clusters import ALONE, FewRelations, few_relations, together
 from harness.gate.comparison import Comparison
 from harness.gate.policy import Policy
 from harness.stats.clusters import Alone, Scores, clustered_quantile, is_proven, p_mean_above, p_mean_below
@@ -65,7 +65,8 @@ class RecoveryUnit:
 
     ``gains``: what recovery gained on the fed items in the baseline, and gains now. ``flip_rate``: f_ref of both cells
     together. ``spread``: how far re-compressing alone moves the mean of X; where it does, there are no early verdicts. Nor are
-    there where relations stand for others (``at_full_n``): once all items are in, ``clustered`` has X by relation.
+    there where relations stand for others (``at_full_n``): once all items are in, ``clustered`` has X by relation, or
+    ``few`` says that too few were asked to prove anything about them.
     """
 
     counts: Int[np.ndarray, " 5 rounds"]
@@ -76,6 +77,7 @@ class RecoveryUnit:
     spread: Spread
     at_full_n: bool = False
     clustered: Scores | None = None
+    few: FewRelations | None = None
 
     @classmethod
     def of(cls, members: Sequence[Gains], cap: int, *, flip_rate: float, level_fail: float, spread: Spread) -> RecoveryUnit:
@@ -93,7 +95,11 @@ class RecoveryUnit:
             spread=spread,
             at_full_n=any(member.recovered.clusters is not None for member in members),
         )
-        return replace(made, clustered=_by_relation(members, kept)) if made.at_full_n and made.is_complete else made
+        if not made.at_full_n or not made.is_complete:
+            return made
+        clusters = together([member.recovered.clusters for member in members], kept)
+        few = few_relations(clusters)
+        return replace(made, few=few, clustered=None if few is not None else _by_relation(members, kept, clusters))
 
     @property
     def is_early(self) -> bool:
@@ -114,10 +120,11 @@ class RecoveryUnit:
 def decide_recovery(unit: RecoveryUnit, policy: Policy) -> tuple[Status, RecoveryEvidence]:
     """What the counts say. REGRESSED wins over PASS; INCONCLUSIVE is the last word at full N only.
 
-    The unit must hold at least one item.
+    The unit must hold at least one item, and enough relations (``RecoveryUnit.few``).
     """
     m0, m1 = policy.recovery.m0, policy.recovery.m1(unit.n_planned, unit.flip_rate)
     p_fail, p_pass = _p_fail(unit, policy, m0), _p_pass(unit, policy, m1)
+    is_last = unit.few is not None or _is_decided(unit, policy, p_fail, p_pass)
     last, level = unit.counts[:, -1], policy.interval_level
     evidence = RecoveryEvidence(
         counts=(int(last[0]), int(last[1]), int(last[2]), int(last[3]), int(last[4])),
@@ -131,9 +138,10 @@ def decide_recovery(unit: RecoveryUnit, policy: Policy) -> tuple[Status, Recover
         level_fail=unit.level_fail,
         level_pass=policy.pass_level,
         sigma_recompression=unit.spread.sigma,
-        items_needed=None if _is_decided(unit, policy, p_fail, p_pass) else _items_needed(unit, policy, m0),
+        items_needed=None if is_last else _items_needed(unit, policy, m0),
         n_planned=unit.n_planned,
         n_clusters=None if unit.clustered is None else len(unit.clustered.n_items),
+        n_clustered=None if unit.clustered is None else int(unit.clustered.n_items.sum()),
     )
     if p_fail < unit.level_fail:
         return Status.REGRESSED, evidence
@@ -154,7 +162,9 @@ def _is_decided(unit: RecoveryUnit, policy: Policy, p_fail: float, p_pass: float
 
 def _p_fail(unit: RecoveryUnit, policy: Policy, m0: float) -> float:
     """Early evidence, and at full N Wald's; only that where re-compressing moves the gain. Of clusters the larger of Wald's
-    and the cluster t's."""
+    and the cluster t's, and 1 of too few."""
+    if unit.few is not None:
+        return 1.0
     share = policy.early.fail_share if unit.is_early else 0.0
     full = float(p_recovery_worse(unit.counts[:, -1], m0, unit.spread)) if unit.is_complete else None
     if full is not None and unit.clustered is not None:
@@ -164,8 +174,8 @@ def _p_fail(unit: RecoveryUnit, policy: Policy, m0: float) -> float:
 
 def _p_pass(unit: RecoveryUnit, policy: Policy, m1: float) -> float:
     """The e-value alone: Wald on X passes far too often where X is hardly ever anything but 0. Of clusters at full N only, and
-    the larger of that and the cluster t's."""
-    if not unit.is_early and not unit.is_complete:
+    the larger of that and the cluster t's; 1 of too few."""
+    if unit.few is not None or (not unit.is_early and not unit.is_complete):
         return 1.0
     by_items = p_recovery_kept(unit.counts, m1, policy.pass_level, unit.spread)
     return by_items if unit.clustered is None else max(by_items, float(p_mean_below(unit.clustered, m1, unit.spread)))
@@ -183,11 +193,8 @@ def _interval(unit: RecoveryUnit, level: float) -> Estimate:
     return Estimate(made.value, max(-2.0, low), min(2.0, high), level, "cluster t")
 
 
-def _by_relation(members: Sequence[Gains], kept: Sequence[np.ndarray]) -> Scores | None:
-    """X by relation, of tasks that were fed whole."""
-    clusters = together([member.recovered.clusters for member in members], kept)
-    if clusters is None:
-        return None
+def _by_relation(members: Sequence[Gains], kept: Sequence[np.ndarray], clusters: np.ndarray) -> Scores:
+    """X by relation, of tasks that were fed whole; ``clusters`` are the kept items' numbers."""
     lost = np.concatenate([member.lost[chosen] for member, chosen in zip(members, kept, strict=True)])
     alone = clusters == ALONE
     places = np.unique(clusters[~alone], return_inverse=True)[1]

@@ -13,7 +13,13 @@ from harness.core.records import Cell, CellFailure, CellRun
 from harness.core.verdicts import RECOVERED, Status, Verdict
 from harness.gate.bench import Noise
 from harness.gate.comparison import Comparison, Incomparable, compare
-from harness.gate.reasons import explain_cut_off, explain_recovery, explain_stopped, explain_unchanged_recovery
+from harness.gate.reasons import (
+    explain_cut_off,
+    explain_few_relations_of_recovery,
+    explain_recovery,
+    explain_stopped,
+    explain_unchanged_recovery,
+)
 from harness.gate.recovery import Gains, RecoveryUnit, decide_recovery
 from harness.gate.sides import Joined, Side, cell_problem
 from harness.stats.recompression import NO_SPREAD, Spread
@@ -44,10 +50,12 @@ def judge_recovery(cell: Cell, side: Side, sibling: Sibling, cell_is_red: bool) 
     if isinstance(members, Incomparable):
         return bench.recovery(Status.INVALID, members.reason, None)
     if not members:
-        return bench.recovery(Status.UNINFORMATIVE, "none of the cell's pooled tasks can show a loss.", None)
+        return bench.recovery(Status.UNINFORMATIVE, "none of the cell's pooled tasks can show a loss on these items.", None)
     unit = recovery_unit(side, sibling, members)
     if not unit.n_items:
         return bench.recovery(Status.INVALID, explain_cut_off(RECOVERED, 0, unit.n_planned), None)
+    if unit.few is not None and not _is_unchanged(members):
+        return bench.recovery(Status.INCONCLUSIVE, explain_few_relations_of_recovery(cell.id, unit.n_items, unit.few), None)
     status, gain = decide_recovery(unit, bench.policy)
     if unit.is_complete and _is_unchanged(members):
         return bench.recovery(Status.PASS, explain_unchanged_recovery(cell.id, unit.n_items), gain, identical=True)

@@ -75,9 +75,10 @@ def compare_dense(bundle: RunBundle, run: CellRun) -> dict[str, DenseComparison]
 
 
 def _in_pool(bundle: RunBundle, run: TaskRun) -> np.ndarray:
-    """Which of a task's items the gate pools: at most ``pool_cap``, those of its baseline's smallest digests."""
+    """Which of a task's items the gate pools: at most ``pool_cap``, those of its baseline's smallest digests; all of a
+    limited run of no more."""
     known = bundle.baselines[run.cell].outcomes[run.info.name].digests if run.cell in bundle.baselines else ()
-    if bundle.pool_cap is None or len(known) <= bundle.pool_cap:
+    if bundle.pool_cap is None or min(len(known), run.info.n_items) <= bundle.pool_cap:
         return np.ones(len(run.outcomes), dtype=np.bool_)
     last = sorted(known)[bundle.pool_cap - 1]
     return np.array([digest <= last for digest in run.outcomes.digests], dtype=np.bool_)

@@ -167,7 +167,9 @@ def _warning(cell: str, task: str, losses: np.ndarray, clusters: np.ndarray, lev
     p, estimate, n_clusters = by_items.p_above, by_items.mean, None
     apart = clusters < 0
     places = np.unique(clusters[~apart], return_inverse=True)[1]
-    if len(places) and places.max() + 1 >= FEWEST_CLUSTERS:
+    if len(places) and places.max() + 1 < FEWEST_CLUSTERS:
+        return None  # too few relations were asked to say anything of others like them
+    if len(places):
         alone = Alone(float(losses[apart].sum()), float((losses[apart] ** 2).sum()), int(apart.sum()))
         scores = Scores(np.bincount(places, weights=losses[~apart]), np.bincount(places), alone)
         p, n_clusters = max(p, float(p_mean_above(scores, 0.0))), len(scores.n_items)

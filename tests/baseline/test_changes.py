@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -100,6 +101,14 @@ def test_more_noise_is_named_task_by_task_and_less_is_not(build: Any) -> None:
     assert list(loosened(noisy, quiet, INFORMATIVE_AS_SHIPPED)) == []
 
 
+def test_relations_that_no_longer_stand_for_others_loosen(build: Any) -> None:
+    before, now = baseline(build, two_tasks(build, n_clusters=24)), baseline(build, two_tasks(build))
+    assert list(loosened(before, now, INFORMATIVE_AS_SHIPPED)) == [
+        "blank's relations stood for others, and now only for themselves"
+    ]
+    assert list(loosened(now, before, INFORMATIVE_AS_SHIPPED)) == []
+
+
 def test_where_nothing_is_accepted_nothing_is_loosened(build: Any) -> None:
     assert list(loosened(None, baseline(build, two_tasks(build)), INFORMATIVE_AS_SHIPPED)) == []
 
@@ -144,6 +153,25 @@ def test_a_task_that_came_or_went_has_one_side(build: Any) -> None:
     came, went = compare_baselines(one, both).units[1], compare_baselines(both, one).units[1]
     assert (came.name, came.before, came.counts) == ("blank", None, None)
     assert (went.name, went.now, went.loss) == ("blank", None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"data_version": "2"}, "data version: 1 -> 2"),
+        ({"spec_digest": "f" * 64}, "specification: .{12} -> ffffffffffff"),
+        ({"n_clusters": 24}, "relations that stand for others: none -> 24"),
+        ({"pooled": False}, "in the pool: yes -> no"),
+        ({"chance": 0.05}, "chance: 0.1 -> 0.05"),
+        ({"majority": 0.2}, "share of the commonest answer: 0.12 -> 0.2"),
+    ],
+)
+def test_what_a_task_asks_or_means_in_another_way_is_shown(build: Any, changes: dict[str, Any], rule: str) -> None:
+    found = compare_baselines(baseline(build, two_tasks(build)), baseline(build, two_tasks(build, **changes)))
+    assert not found.is_nothing
+    (told,) = found.units[1].rules
+    assert re.fullmatch(rule, told)
+    assert found.units[0].rules == found.units[-1].rules == ()
 
 
 def test_nothing_is_nothing_only_where_items_answers_noise_and_engine_agree(build: Any) -> None:

@@ -122,12 +122,43 @@ def test_diff_is_a_table_in_points_and_ends_like_diff(console: Console) -> None:
     ]
 
 
+def test_diff_of_the_same_state_still_says_that_no_commit_is_known(console: Console) -> None:
+    console.adopt()
+    run = console.build.one(200, 120)
+    record = replace(run.record, provenance=replace(run.record.provenance, commit="unknown"))
+    console.answer = lambda variant: CellRun(record, run.runs)
+    console(f"baseline propose {CELL.id} --reason", "again")
+    code, said = console(f"baseline diff {CELL.id}")
+    assert code == 0
+    assert "  nothing differs\n  note: no commit known" in said
+
+
 def test_diff_of_the_same_state_is_nothing(console: Console) -> None:
     console.adopt()
     console(f"baseline propose {CELL.id} --reason", "again, for the record")
     code, said = console(f"baseline diff {CELL.id}")
     assert code == 0
     assert "nothing differs" in said
+
+
+def test_diff_shows_a_claim_that_is_given_up_though_no_answer_changed(console: Console) -> None:
+    def answers(**info: object) -> None:
+        task = console.build.task("facts", console.build.right(200, 120), **info)
+        console.answer = lambda variant: console.build.run({"facts": task})
+
+    answers(n_clusters=12)
+    console.adopt()
+    answers(data_version="2")
+    console(f"baseline propose {CELL.id} --reason", "these facts only")
+    code, said = console(f"baseline diff {CELL.id}")
+    assert code == 1
+    for line in (
+        "  facts: data version: 1 -> 2\n",
+        "  facts: relations that stand for others: 12 -> none\n",
+        "  loosens: facts's relations stood for others, and now only for themselves\n",
+    ):
+        assert line in said
+    assert console(f"baseline accept {CELL.id}")[0] == 4
 
 
 def test_diff_of_a_first_proposal_has_nothing_before(console: Console) -> None:

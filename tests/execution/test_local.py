@@ -13,6 +13,7 @@ from harness.core.columns import write_outcomes
 from harness.core.errors import ConfigError, ContaminationError, ModelError, ScoreError
 from harness.core.records import CellRun
 from harness.execution import answers
+from harness.execution.candidate import Variant
 from harness.execution.local import MeasureOptions, measure_cell
 from harness.execution.matrix import Matrix
 from harness.execution.progress import Progress
@@ -66,6 +67,28 @@ def test_a_second_run_feeds_nothing_and_says_so(measure, feeding: Feeding) -> No
     second = measure()
     assert (feeding.n_groups, second.record.origins) == (40, {"facts": "stored"})
     np.testing.assert_array_equal(first.runs["facts"].outcomes.correct, second.runs["facts"].outcomes.correct)
+
+
+def test_a_claim_about_too_few_relations_is_said_to_have_no_effect(matrix: Matrix, tmp_path: Path) -> None:
+    said: list[str] = []
+    progress = Progress(write=said.append, is_tty=False)
+
+    def warnings(clusters: bool | None, **asked) -> list[str]:
+        said.clear()
+        plan = matrix.plan("tiny_none_none")
+        plan = replace(plan, tasks={"facts": replace(plan.tasks["facts"], clusters=clusters)})
+        store, options = Store(tmp_path / "store"), MeasureOptions(**asked)
+        made = measure_cell(matrix, plan, ("facts",), options=options, store=store, progress=progress)
+        assert made.runs["facts"].info.n_clusters == (1 if clusters else None)
+        return [line for line in said if "clusters" in line]
+
+    assert warnings(None) == warnings(False) == warnings(True, limit=20) == []
+    (line,) = warnings(True)
+    assert line == (
+        "tiny_none_none-facts: `clusters = true` has no effect, as 1 relation is too few to stand for others (at least 10 are "
+        "needed) and items are tested one by one: ask more relations, or take the line out.\n"
+    )
+    assert warnings(True, variant=Variant("batches of 512 tokens", None, 1, 512)) == [], "said once a cell"
 
 
 def test_a_killed_run_goes_on_after_its_last_round_and_gives_the_same_bytes(

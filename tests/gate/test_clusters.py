@@ -18,8 +18,9 @@ from harness.core.records import Cell, CellRun, Item, TaskRun
 from harness.core.run_folder import read_run, write_cell
 from harness.core.serial import as_mapping
 from harness.core.verdicts import CellVerdict, Status
-from harness.gate import Family, Policy, Sibling, judge, undecided
+from harness.gate import Dense, Family, Policy, Sibling, judge, undecided
 from harness.gate.feasibility import cell_feasibility, feasibility
+from harness.gate.policy import DenseFloor
 from harness.gate.recorded import Recorded, problem_of
 from harness.stats.sequential import round_ends
 
@@ -113,6 +114,82 @@ def test_fewer_than_ten_relations_are_fixed_strata(build: Any, make: Any, policy
     assert as_mapping(said) == as_mapping(plain)
 
 
+FEW = np.flatnonzero(GROUPS < 7)
+"""What a limited run asks: the items of seven relations."""
+
+
+def limited(make: Any, correct: np.ndarray, weights: str = "w2", n_clusters: int | None = 7) -> CellRun:
+    asked = items()
+    return make(correct[FEW], weights, items=tuple(asked[i] for i in FEW), n_clusters=n_clusters, limit=len(FEW))
+
+
+@pytest.mark.parametrize("now", [7, None])
+@pytest.mark.parametrize("correct", [loses(0.4), loses(0.001), RIGHT])
+def test_a_limited_run_of_fewer_than_ten_relations_proves_nothing_about_the_others(
+    build: Any, make: Any, policy: Policy, now: int | None, correct: np.ndarray
+) -> None:
+    """Neither red nor passed, whatever it lost, and whether the matrix says still that they stand for others."""
+    run, before = limited(make, correct, n_clusters=now), make(RIGHT, "w1")
+    found = judged(build, run, before, policy)
+    n_lost = int((RIGHT[FEW] & ~correct[FEW]).sum())
+    assert [verdict.status for verdict in found.all] == [Status.INCONCLUSIVE] * 2
+    assert all(verdict.evidence is None and not verdict.fails for verdict in found.all)
+    for verdict in found.all:
+        said = f"{n_lost} of 350 items lost, 0 gained, in 7 relations that stand for others: fewer than 10 prove nothing"
+        assert said in verdict.reason
+    assert judge(run, build.baseline(before), policy, FAMILY, mode="release", declared_tasks=("trex",)).pooled.fails, (
+        "a release is not passed by a few relations"
+    )
+    left = undecided(build.cut(run, round_ends(350)[4]), build.baseline(before), policy, FAMILY, declared_tasks=("trex",))
+    assert left == {"trex"}, "no early verdict either"
+
+
+def test_a_limited_run_is_tested_by_relation_where_it_asks_ten_of_them(build: Any, make: Any, policy: Policy) -> None:
+    some, asked = np.flatnonzero(GROUPS < 12), items()
+    run = make(loses(0.4)[some], items=tuple(asked[i] for i in some), n_clusters=12, limit=len(some))
+    found = judged(build, run, make(RIGHT, "w1"), policy).pooled
+    assert (found.status, found.evidence.n_clusters, found.evidence.n_clustered) == (Status.REGRESSED, 12, 600)
+
+
+def test_a_limited_run_of_a_task_that_has_fewer_than_ten_in_all_is_tested_by_items(
+    build: Any, make: Any, policy: Policy
+) -> None:
+    """Its whole number of relations is the baseline's; where that does not say it, the run may have left out any number."""
+    for known, wanted in ((9, Status.REGRESSED), (None, Status.INCONCLUSIVE)):
+        found = judged(build, limited(make, loses(0.4)), make(RIGHT, "w1", n_clusters=known), policy)
+        assert found.pooled.status is wanted
+    plain = limited(make, loses(0.4), n_clusters=None)
+    assert judged(build, plain, make(RIGHT, "w1", n_clusters=None), policy).pooled.status is Status.REGRESSED
+
+
+def test_a_floor_is_not_proven_by_a_few_relations_either(build: Any, make: Any, policy: Policy) -> None:
+    """The dense cell of the same limited run is no whole record: it does not say how many relations there are."""
+    ruled = replace(policy, dense_floor=(DenseFloor("*", 0.05),))
+    dense = Dense(limited(make, RIGHT, "w0"))
+    found = judged(build, limited(make, loses(0.4)), make(loses(0.4), "w1"), ruled, dense=dense).pooled
+    assert found.status is Status.INCONCLUSIVE
+    plain = Dense(limited(make, RIGHT, "w0", n_clusters=None))
+    strata = limited(make, loses(0.4), n_clusters=None)
+    assert judged(build, strata, make(loses(0.4), "w1", n_clusters=None), ruled, dense=plain).pooled.status is Status.REGRESSED
+
+
+def test_a_limited_run_that_took_over_the_baselines_answers_is_identical(build: Any, make: Any, policy: Policy) -> None:
+    asked = tuple(items()[i] for i in FEW)
+    task = build.task("trex", RIGHT[FEW], items=asked, n_clusters=7, limit=len(FEW), origin="baseline")
+    found = judged(build, build.run({"trex": task}, weights="w1"), make(RIGHT, "w1"), policy)
+    assert (found.status, found.pooled.identical) == (Status.PASS, True)
+
+
+def test_a_single_relation_and_a_pool_cut_by_the_policy_prove_nothing_either(build: Any, make: Any, policy: Policy) -> None:
+    one, asked = np.flatnonzero(GROUPS < 1), items()
+    run = make(loses(0.4)[one], items=tuple(asked[i] for i in one), n_clusters=1, limit=len(one))
+    found = judged(build, run, make(RIGHT, "w1"), policy)
+    assert "in 1 relation that stands for others" in found.pooled.reason
+    cut = judged(build, make(loses(0.4)), make(RIGHT, "w1"), replace(policy, pool_cap_items=6))
+    assert (cut.pooled.status, cut.tasks[0].status) == (Status.INCONCLUSIVE, Status.REGRESSED)
+    assert "pool_cap_items" in cut.pooled.reason
+
+
 def test_what_was_accepted_holds_when_the_matrix_says_less(build: Any, make: Any, policy: Policy) -> None:
     lost = loses(0.03, relations=3)
     for now, known in ((None, C), (C, None)):
@@ -140,6 +217,9 @@ def test_a_pool_may_have_both_kinds_and_one_relation_in_two_tasks_is_one(build: 
     assert found.pooled.evidence.n_clusters == C, "not twice as many: P0 of the one is P0 of the other"
     assert [task.evidence.n_clusters for task in found.tasks] == [C, C, None]
     assert found.tasks[2].status is Status.PASS
+    assert f"0 gained, 2,400 of the items in {C} relations that stand for others)" in found.pooled.reason
+    assert "items of all tasks, in more such relations, would decide" in found.pooled.reason
+    assert found.pooled.evidence.n_clustered == 2 * N
     half = build.cut(run(loses(0.05, relations=4), "w2"), round_ends(N)[-3])
     left = undecided(half, build.baseline(run(RIGHT, "w1")), policy, FAMILY, declared_tasks=("trex", "bear", "facts"))
     assert left == {"trex", "bear", "facts"}, "the pool needs all of its tasks"
@@ -166,6 +246,27 @@ def test_a_recovery_is_judged_by_relation_too(build: Any, policy: Policy) -> Non
     assert clusters.gain.items_needed > 0
     assert judge_recovery(loses(0.10), C).status is Status.REGRESSED
     assert judge_recovery(loses(0.001, relations=1), C).status is Status.PASS
+
+
+def test_a_recovery_of_fewer_than_ten_relations_proves_nothing(build: Any, make: Any, policy: Policy) -> None:
+    recovered, compressed = Cell("llama", "4bit-rtn", "idp"), Cell("llama", "4bit-rtn", "none")
+    asked = items()
+    known = RIGHT & (np.random.default_rng(2).random(N) < 0.8)
+
+    def cell(which: Cell, correct: np.ndarray, weights: str, part: np.ndarray, **changes: Any) -> CellRun:
+        task = build.task("trex", correct[part], cell=which, items=tuple(asked[i] for i in part), **changes)
+        return build.run({"trex": task}, cell=which, weights=weights)
+
+    whole, cut = {"n_clusters": C}, {"n_clusters": 7, "limit": len(FEW)}
+    everything = np.arange(N)
+    for now in (loses(0.4), loses(0.001), RIGHT):
+        sibling = Sibling(
+            cell(compressed, known, "w2", FEW, **cut), build.baseline(cell(compressed, known, "w1", everything, **whole))
+        )
+        run, before = cell(recovered, now, "w2", FEW, **cut), cell(recovered, RIGHT, "w1", everything, **whole)
+        found = judged(build, run, before, policy, sibling=sibling).recovery
+        assert (found.status, found.gain) == (Status.INCONCLUSIVE, None)
+        assert "350 items, in 7 relations that stand for others: fewer than 10 prove nothing" in found.reason
 
 
 def test_a_recompressed_cell_has_both_spreads(build: Any, policy: Policy) -> None:
@@ -213,6 +314,26 @@ def test_students_quantile_and_no_early_share_enter_the_warning(build: Any, make
     assert cell_feasibility(policy, build.baseline(make(RIGHT))).n_clusters == C
 
 
+def test_the_warning_counts_no_relation_twice_and_says_which_items_are_in_them(build: Any, policy: Policy) -> None:
+    """A baseline does not hold which relations its tasks share: those of the task with the most are sure to be there."""
+    tasks = {
+        "trex": build.task("trex", RIGHT, items=items(), n_clusters=C),
+        "bear": build.task("bear", RIGHT, items=items("bear", 20), n_clusters=20),
+        "nine": build.task("nine", RIGHT, items=items("nine", 9), n_clusters=9),
+        "facts": build.task("facts", RIGHT, items=items("facts"), n_clusters=None),
+    }
+    before = build.baseline(build.run(tasks))
+    found = cell_feasibility(policy, before)
+    assert (found.n_items, found.n_clusters, found.n_clustered) == (4 * N, C, 2 * N)
+    few = cell_feasibility(policy, before, limit=30)
+    assert "120 items, 60 of the items in 24 relations that stand for others, can hardly prove" in few.sentence("cell")
+    wide = replace(policy, cell=replace(policy.cell, m1_floor=0.9, m1_cap=0.9))
+    assert feasibility(wide, wide.cell, 12, flip_rate=0.01, n_clusters=41).feasible
+    nine = feasibility(wide, wide.cell, 9, flip_rate=0.01, n_clusters=41)
+    assert (nine.feasible, nine.n_needed) == (False, 10), "nine items are no ten relations"
+    assert "9 items in 9 relations that stand for others" in nine.sentence("cell")
+
+
 def test_the_selftest_says_that_it_can_not_inject_into_relations(build: Any, make: Any, policy: Policy) -> None:
     run = make(RIGHT)
     assert "stand for others" in problem_of(Recorded(run, build.baseline(run), None, policy, FAMILY), ("trex",))
@@ -235,6 +356,5 @@ def test_relations_that_were_relabelled_on_disk_are_refused(
     table = pq.read_table(file)
     place = table.schema.get_field_index("group")
     pq.write_table(table.set_column(place, "group", pa.array([f"own {i}" for i in range(N)])), file)
-    (run,) = read_run(tmp_path)
     with pytest.raises(FileFormatError, match="measure it again"):
-        judged(build, run, make(RIGHT, "w1"), policy)
+        judged(build, *read_run(tmp_path), make(RIGHT, "w1"), policy)

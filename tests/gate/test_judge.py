@@ -11,7 +11,7 @@ from scipy import special
 
 from harness.core.records import CellFailure, CellRun
 from harness.core.verdicts import CellVerdict, PairedCounts, Status, Verdict
-from harness.gate import Family, Policy, exit_code, judge
+from harness.gate import Family, Policy, exit_code, judge, undecided
 from harness.stats.intervals import wilson
 
 ALONE = Family(n_cells=1, n_tasks=1)
@@ -326,6 +326,30 @@ def test_a_large_task_enters_the_pool_with_the_same_2000_items_whatever_their_or
     was_right = build.right(3000, 1500)
     lost = sum(items[i].digest in kept for i in np.flatnonzero(was_right & ~correct))
     assert first.counts.n_lost == lost
+
+
+@pytest.mark.parametrize("limit", [1, 5, 500, 2000])
+def test_all_items_of_a_limited_run_enter_the_pool_where_they_are_no_more_than_it_takes(
+    build: Any, ruled: Any, limit: int
+) -> None:
+    """Of 5 items of 3,000 perhaps none is among the 2,000 that a whole run gives."""
+    items, right = build.items("facts", 3000), build.right(3000, 1500)
+    chosen = np.random.default_rng(limit).permutation(3000)[:limit]
+    task = build.task("facts", right[chosen], items=tuple(items[i] for i in chosen), limit=limit)
+    found = ruled(build.run({"facts": task}, weights="w2"), build.baseline(build.one(3000, 1500, weights="w1")))
+    assert found.pooled.evidence.counts == found.tasks[0].evidence.counts
+    assert found.pooled.evidence.counts.n_items == limit
+
+
+def test_a_pool_that_a_limited_run_gives_no_item_can_show_nothing(build: Any, policy: Policy) -> None:
+    baseline, items = build.baseline(build.one(200, 120, weights="w1")), build.items("facts", 200)
+    outside = sorted(range(200), key=lambda i: items[i].digest)[3:23]
+    right = build.right(200, 120)
+    task = build.task("facts", right[outside], items=tuple(items[i] for i in outside), limit=20)
+    run, few = build.run({"facts": task}, weights="w2"), replace(policy, pool_cap_items=3)
+    found = judge(run, baseline, few, ALONE, mode="commit", declared_tasks=("facts",))
+    assert (found.pooled.status, found.tasks[0].status) == (Status.UNINFORMATIVE, Status.PASS)
+    assert undecided(run, baseline, few, ALONE, declared_tasks=("facts",)) == frozenset()
 
 
 def test_with_tasks_left_out_there_is_no_pool_and_the_rest_is_the_same(build: Any, ruled: Any) -> None:

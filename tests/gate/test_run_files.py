@@ -56,6 +56,27 @@ def test_outcomes_that_are_not_the_measured_ones_are_refused(home: Path, edit: E
         read_run(home.parents[1])
 
 
+def flattened(table: pa.Table) -> pa.Table:
+    field = table.schema.field("gold")
+    return with_column(table, "gold", pa.array([[0]] * len(table), field.type))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param(lambda table: table.slice(0, 400), id="truncated"),
+        pytest.param(lambda table: pa.concat_tables([table, table.slice(0, 1)]), id="duplicated"),
+        pytest.param(flattened, id="re-labelled"),
+        pytest.param(relabelled, id="exchanged"),
+    ],
+)
+def test_items_that_are_not_the_asked_ones_are_refused_though_the_verdict_needs_none(home: Path, edit: Edit) -> None:
+    path = home / "facts.items.parquet"
+    pq.write_table(edit(pq.read_table(path)), path)
+    with pytest.raises(FileFormatError, match=r"facts\.items\.parquet is not what was measured.*measure it again"):
+        read_run(home.parents[1])
+
+
 def test_an_edited_record_is_refused(home: Path) -> None:
     record = home / "cell.json"
     record.write_text(record.read_text().replace('"n_items": 500', '"n_items": 400'))

@@ -98,6 +98,26 @@ def test_a_damaged_candidate_fails_with_cell_task_loss_and_how_to_see_the_items(
     assert "<failure" in (gated.path / "reports" / "latest" / "junit.xml").read_text()
 
 
+def test_a_decided_cell_costs_no_more_forward_passes_unless_all_are_asked_for(gated: pytest.Pytester, write_matrix) -> None:
+    write_matrix(bits=2)
+
+    def fed(*arguments: str) -> tuple[int, str]:
+        result = run(gated, "suites", "-k", "tiny_4bit", *arguments)
+        assert result.ret == 1
+        cells = {cell["id"]: cell for cell in report_of(gated)["run"]["cells"]}
+        evidence = cells["tiny_4bit-rtn_none"]["verdict"]["pooled"]["evidence"]
+        assert evidence["n_planned"] == 60
+        counts = evidence["counts"]
+        return counts["n_lost"] + counts["n_gained"] + counts["n_unchanged"], result.stdout.str()
+
+    n_fed, said = fed()
+    assert n_fed < 60
+    assert f"decided after {n_fed} of 60 items; the rest was not measured" in said
+    n_fed, said = fed("--harness-full")
+    assert n_fed == 60
+    assert "decided after" not in said
+
+
 def test_a_plain_run_never_writes_baselines(gated: pytest.Pytester, write_matrix) -> None:
     before = {path: path.read_bytes() for path in (gated.path / "baselines").rglob("*") if path.is_file()}
     write_matrix(bits=2)

@@ -84,13 +84,15 @@ def test_what_could_not_be_compared_is_no_hint_either(green):
     assert hints(broken).n_tasks < hints(made).n_tasks
 
 
-def test_relations_that_were_accepted_as_clusters_stay_so_for_a_warning(green):
+@pytest.mark.parametrize(("n_relations", "wanted"), [(12, [12]), (9, [])])
+def test_relations_that_were_accepted_as_clusters_stay_so_for_a_warning(green, n_relations: int, wanted: list[int]):
+    """Of a limited run that asks fewer than ten of them nothing is said."""
     made = lowered(green, 0.3)
     known, place = made.baselines[CELL], [getattr(entry, "record", entry).cell.id for entry in made.cells].index(CELL)
     entry = made.cells[place]
     runs = dict(entry.runs)
     name = max(runs, key=lambda name: len(runs[name].items))
-    items = tuple(replace(item, group=f"P{i % 12}") for i, item in enumerate(runs[name].items))
+    items = tuple(replace(item, group=f"P{i % n_relations}") for i, item in enumerate(runs[name].items))
     digests = tuple(item.digest for item in items)
     runs[name] = replace(runs[name], items=items, outcomes=replace(runs[name].outcomes, digests=digests))
     tasks = {**known.tasks, name: replace(known.tasks[name], n_clusters=12)}
@@ -99,7 +101,7 @@ def test_relations_that_were_accepted_as_clusters_stay_so_for_a_warning(green):
     cells = (*made.cells[:place], CellRun(entry.record, runs), *made.cells[place + 1 :])
     made = replace(made, cells=cells, baselines={**made.baselines, CELL: accepted})
     assert runs[name].info.n_clusters is None
-    assert [one.n_clusters for one in hints(made).warnings if (one.cell, one.task) == (CELL, name)] == [12]
+    assert [one.n_clusters for one in hints(made).warnings if (one.cell, one.task) == (CELL, name)] == wanted
 
 
 def test_suspects_are_benjamini_and_hochbergs(bundle):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import special
 
@@ -64,6 +65,20 @@ def test_an_e_value_expects_one_on_the_boundary_and_no_more_inside(side: str, ma
     assert float(e @ probabilities(lost, gained, n, flips / 2 + margin, flips / 2)) == pytest.approx(1, abs=1e-10)
     inside = margin / 2 if side == "fail" else 2 * margin
     assert float(e @ probabilities(lost, gained, n, flips / 2 + inside, flips / 2)) < 1
+
+
+@given(st.integers(1, 12), st.floats(0, 1), st.floats(0, 1), st.floats(-0.5, 0.5), st.sampled_from(["fail", "pass"]))
+def test_an_e_value_expects_at_most_one_wherever_its_hypothesis_is_true(
+    n: int, flips: float, share_lost: float, margin: float, side: str
+) -> None:
+    p_lost = flips * share_lost
+    p_gained = flips - p_lost
+    loss = p_lost - p_gained
+    margin = max(margin, loss) if side == "fail" else min(margin, loss)  # "at most", "at least" the margin is lost
+    lost, gained = every_outcome(n)
+    assume(abs(margin) < 0.99)
+    e = np.exp(SIDES[side](lost, gained, n - lost - gained, margin))
+    assert float(e @ probabilities(lost, gained, n, p_lost, p_gained)) <= 1 + 1e-9
 
 
 def test_a_pool_of_unequal_tasks_expects_no_more_than_one_where_their_mean_loss_is_the_margin() -> None:
@@ -271,6 +286,22 @@ def test_the_p_value_is_that_of_the_largest_e_value_and_at_full_n_of_both_tests(
                 p_full = special.ndtr(-z)
             largest = max(0.0, *(float(log_e_fail(b[i], c[i], same[i], 0.005)) for i in range(k)))
             assert p_fail(RULE, b[:k], c[:k], fed[:k]) == pytest.approx(float(anytime_p(largest, 0.2, p_full)))
+
+
+@given(st.data(), st.integers(2, 3000))
+def test_p_values_are_probabilities_that_follow_what_was_lost_and_gained(data: st.DataObject, n: int) -> None:
+    """Of all items at once: one more lost, or one fewer gained, never makes FAIL harder or PASS easier."""
+    lost = data.draw(st.integers(0, n - 1))
+    gained = data.draw(st.integers(0, n - 1 - lost))
+    rule = replace(RULE, n_items=n)
+    here = both_p(rule, [(lost, gained, n - lost - gained)])
+    worse = both_p(rule, [(lost + 1, gained, n - lost - gained - 1)])
+    better = both_p(rule, [(lost, gained + 1, n - lost - gained - 1)])
+    assert all(0 <= p <= 1 for p in (*here, *worse, *better))
+    assert worse[0] <= here[0] + 1e-12
+    assert better[0] >= here[0] - 1e-12
+    assert worse[1] >= here[1] - 1e-12
+    assert better[1] <= here[1] + 1e-12
 
 
 def test_p_values_only_fall_so_a_decision_once_made_is_kept_or_turns_red() -> None:
