@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import MissingDependencyError, ModelError
+from harness.models.digest import shards_of
 
 _BITS = (2, 3, 4, 8)
 _PICKLED = (".bin", ".pt", ".pth")
@@ -126,14 +127,13 @@ def _files(folder: Path, usual_name: str, suffixes: tuple[str, ...]) -> tuple[Pa
     """All shards that an index names, or the one file of these suffixes; none where there is none."""
     index = folder / f"{usual_name}.index.json"
     if index.is_file():
-        named = sorted(set(_json(index).get("weight_map", {}).values()))
-        lacking = [name for name in named if not (folder / name).is_file()]
-        if lacking or not named:
+        named = shards_of(index)
+        if (folder / usual_name).is_file() and folder / usual_name not in named:
             raise ModelError(
-                f"{folder} lacks {len(lacking)} of its {len(named)} shards (first: {lacking[0] if lacking else 'all'}): get "
-                "them again."
+                f"{folder} holds {usual_name}, and an index that names other files ({named[0].name}): tools differ in what "
+                "they load; remove what is not meant."
             )
-        return tuple(folder / name for name in named)
+        return named
     found = sorted(path for path in folder.iterdir() if path.suffix in suffixes)
     usual = [path for path in found if path.name == usual_name or path.name.startswith("gptq_model")]
     chosen = usual or found
@@ -214,7 +214,7 @@ def _bitsandbytes(said: Mapping[str, Any]) -> Quantization:
 def _headers(folder: Path) -> dict[str, str]:
     """What torchao writes into the headers of its files: the blocks, dtypes and kinds of their tensors."""
     found: dict[str, str] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in _files(folder, "model.safetensors", (".safetensors",)):
         with file.open("rb") as stream:
             try:
                 found |= json.loads(stream.read(int.from_bytes(stream.read(8), "little"))).get("__metadata__", {})
