@@ -178,7 +178,13 @@ def first_line(error: Exception) -> str:
 
 def _load_module(folder: Path, family: str, auto: Any, dtype: torch.dtype) -> nn.Module:
     """The model with all its weights. A folder that lacks a weight is refused: transformers would fill it with noise."""
-    settings: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+    settings: dict[str, Any] = {
+        "dtype": dtype,
+        "local_files_only": True,
+        "trust_remote_code": False,
+        "use_safetensors": True,
+        "ignore_mismatched_sizes": True,  # they are refused below, by name: transformers' own error names none
+    }
     try:
         try:
             module, info = _from_pretrained(auto, folder, attn_implementation="sdpa", **settings)
@@ -191,11 +197,17 @@ def _load_module(folder: Path, family: str, auto: Any, dtype: torch.dtype) -> nn
             f"transformers can't load a model of family {family!r} ({_KINDS[family]} model) from {folder} "
             f"({first_line(error)})."
         ) from error
-    lacking = sorted(info["missing_keys"]) + sorted(str(entry) for entry in info["mismatched_keys"])
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, stored, expected = mismatched[0]
+        raise ModelError(
+            f"{folder} holds {len(mismatched)} weights in another shape than its config says (first: {name}, "
+            f"{tuple(stored)}, expected {tuple(expected)}): its config or its weights are another model's; get it again."
+        )
+    lacking = sorted(info["missing_keys"])
     if lacking:
         raise ModelError(
-            f"{folder} lacks {len(lacking)} of the model's weights or holds them in another shape (first: {lacking[0]}): "
-            "the folder is incomplete; get the model again."
+            f"{folder} lacks {len(lacking)} of the model's weights (first: {lacking[0]}): the folder is incomplete; get the "
+            "model again."
         )
     return module
 
