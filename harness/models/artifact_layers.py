@@ -91,6 +91,10 @@ def _pack_quantized(layer: Layer) -> Tensor:
 def _int_quantized(layer: Layer) -> Tensor:
     parts, quantization = layer.parts, layer.quantization
     codes, scales = parts["weight"], parts["weight_scale"]
+    bits = quantization.bits_of(layer.name)
+    lowest, highest = int(codes.min()), int(codes.max())
+    if not -(2 ** (bits - 1)) <= lowest <= highest < 2 ** (bits - 1):
+        raise ValueError(f"its codes reach from {lowest} to {highest}")
     scales = scales.reshape(-1, 1) if scales.ndim < 2 else scales
     _expect_groups(codes.shape[1], quantization.group_size_of(layer.name), scales.shape[1])
     zeros = parts.get("weight_zero_point")

@@ -32,6 +32,10 @@ PLAIN_ENGLISH = (
 
 _KINDS = {"decoder": "causal language", "encoder": "masked language", "seq2seq": "encoder-decoder"}
 
+_PACKED = ("gptq", "awq", "compressed-tensors", "bitsandbytes", "torchao")
+"""What ``models.artifact`` unpacks: with transformers it would depend on what is installed, and keep layers that can't be
+compressed."""
+
 _LOADING = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 """What transformers raises for a folder that it can't load."""
 
@@ -71,11 +75,18 @@ def load_folder(
 
 
 def check_family(folder: Path, family: str) -> None:
-    """Raise ModelError when a folder's architecture is of another family."""
+    """Raise ModelError when a folder's architecture is of another family, or its weights are packed."""
     try:
         config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except _LOADING as error:
         raise ModelError(f"transformers can't load a model from {folder} ({first_line(error)}).") from error
+    said = getattr(config, "quantization_config", None) or getattr(config, "compression_config", None) or {}
+    packed_by = said.get("quant_method", "")
+    if packed_by in _PACKED:
+        raise ModelError(
+            f"{folder} is a compressed checkpoint ({packed_by}), and only plain weights are loaded as they lie: write artifact: "
+            "in place of dir: or hub: before it, and it is unpacked."
+        )
     found = family_of(config)
     if found != family:
         named = ", ".join(config.architectures or ()) or config.model_type

@@ -212,6 +212,27 @@ def test_quantized_inputs_are_not_passed_over(compressed: dict[str, Path], tmp_p
         read_quantization(tmp_path / "w4a8")
 
 
+def test_codes_that_the_bits_can_not_hold_are_not_passed_over(packed: Path) -> None:
+    codes = torch.randint(-128, 128, (8, 16), generator=torch.Generator().manual_seed(0)).to(torch.int8)
+    save_file({"a.weight": codes, "a.weight_scale": torch.ones(8, 1)}, packed / "model.safetensors")
+    weights = {"num_bits": 8, "type": "int", "strategy": "channel"}
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
+    config(packed, quant_method="compressed-tensors", format="int-quantized", config_groups=groups)
+    assert torch.equal(read_artifact(packed).tensors["a.weight"], codes.float())
+    weights["num_bits"] = 4
+    config(packed, config_groups=groups)
+    with pytest.raises(
+        ModelError, match=r"does not hold what its config says, 4 bits, one group a row .* its codes reach from -1"
+    ):
+        read_artifact(packed)
+
+
+def test_a_packed_checkpoint_under_a_plain_models_name_says_what_to_write(packed: Path, tmp_path: Path) -> None:
+    found = resolve(f"dir:{packed}", None, tmp_path / "cache", quietly)
+    with pytest.raises(ModelError, match=r"is a compressed checkpoint \(gptq\).* write artifact: in place of dir: or hub:"):
+        Decoder().load(found.folder, device="cpu", dtype="float32")
+
+
 def test_an_artifacts_path_starts_at_the_matrix_and_a_repository_stays_one(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     assert anchored("artifact:here", tmp_path) == f"artifact:{tmp_path / 'here'}"
