@@ -107,7 +107,7 @@ def _reaching(grid: Grid, weight: Tensor) -> Grid:
     """The grid with each zero point moved no further than its codes must reach: llm-compressor divides by the scale before it
     is rounded, so that a zero point of 8 bits may be another."""
     lowest, highest = -(2 ** (grid.bits - 1)), 2 ** (grid.bits - 1) - 1
-    steps = (weight.float().unflatten(1, (grid.scales.shape[1], -1)) / grid.scales).round()
+    steps = (weight.float().reshape(len(weight), grid.scales.shape[1], -1) / grid.scales).round()
     least, most = lowest - steps.amin(-1, keepdim=True), highest - steps.amax(-1, keepdim=True)
     return replace(grid, zeros=grid.zeros.clamp(least, most).clamp(lowest, highest))
 
