@@ -84,8 +84,8 @@ def check_family(folder: Path, family: str) -> None:
     packed_by = said.get("quant_method", "")
     if packed_by in _PACKED:
         raise ModelError(
-            f"{folder} is a compressed checkpoint ({packed_by}), and only plain weights are loaded as they lie: write artifact: "
-            "in place of dir: or hub: before it, and it is unpacked."
+            f"{folder} is a compressed checkpoint ({packed_by}), and only plain weights are loaded as they lie: write "
+            "artifact: in place of dir: or hub: before it, and it is unpacked."
         )
     found = family_of(config)
     if found != family:
