@@ -77,6 +77,7 @@ class Artifact:
         """Put the checkpoint's weights in. Raises CompressionError, ModelError for one of another base model."""
         from harness.models.artifact import read_artifact
         from harness.models.artifact_fit import check_config, fitted
+        from harness.models.folders import block_layers
 
         started_s = time.perf_counter()
         check_layers(self.name, layers, group_size=0)
@@ -90,6 +91,8 @@ class Artifact:
                 f"{folder} has {beyond[0]!r} packed, which is no layer of this scope ({len(beyond)} such layers): take "
                 "scope = 'all'; a packed head or embedding can't be compared layer by layer."
             )
+        if not found.packed_bits and set(layers) != set(block_layers(model)):
+            raise CompressionError(f"{folder} is plain, so no scope says what was done to it: take scope = 'all'.")
         tensors = fitted(model.module, found.tensors, folder)
         self._check_base(model, tensors)
         for name, parameter in model.module.named_parameters():

@@ -131,6 +131,12 @@ def test_what_is_packed_beyond_the_scope_is_refused(base: Any, packed: Path) -> 
         Scoped(Artifact(str(packed)), "attention").compress(model, layers, None)
 
 
+def test_a_plain_checkpoint_has_no_scope(base: Any, packed: Path) -> None:
+    model, layers = base
+    with pytest.raises(CompressionError, match="is plain, so no scope says what was done to it: take scope = 'all'"):
+        Scoped(Artifact(str(packed.parent / "dense")), "attention").compress(model, layers, None)
+
+
 def test_broken_scales_leave_the_model_as_it_was(base: Any, packed: Path) -> None:
     model, layers = base
     tensors = load_file(packed / "model.safetensors")
