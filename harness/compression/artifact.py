@@ -17,7 +17,7 @@ from harness.core.digest import digest_file, digest_json
 from harness.core.errors import CompressionError, ConfigError
 from harness.core.records import CompressionRecord, Stability
 from harness.models.artifact_config import read_quantization, weight_files
-from harness.models.digest import digest_weights_folder
+from harness.models.digest import digest_config, digest_weights_files
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,7 +54,7 @@ class Artifact:
             )
 
     def recipe(self, text: CalibrationText | None = None) -> dict[str, Any]:  # noqa: ARG002 - the contract's
-        """The content of the checkpoint, wherever it lies: digests of its tensors and of what it says about them."""
+        """The content of the checkpoint, wherever it lies: digests of its tensors and of what its config says."""
         folder = Path(self.folder)
         files = weight_files(folder, pickled=self.pickled)
         said = read_quantization(folder)
@@ -63,8 +63,9 @@ class Artifact:
             "method": self.name,
             "kernel": _KERNEL,
             "format": "plain" if said is None else said.format,
-            "weights": digest_json([digest_file(file) for file in files]) if is_pickled else digest_weights_folder(folder),
+            "weights": digest_json([digest_file(file) for file in files]) if is_pickled else digest_weights_files(files),
             "config": digest_json({} if said is None else said.identity),
+            "model_config": digest_config(folder) if (folder / "config.json").is_file() else "",
         }
 
     def compress(
@@ -75,12 +76,14 @@ class Artifact:
     ) -> CompressionRecord:
         """Put the checkpoint's weights in. Raises CompressionError, ModelError for one of another base model."""
         from harness.models.artifact import read_artifact
-        from harness.models.artifact_fit import fitted
+        from harness.models.artifact_fit import check_config, fitted
+        from harness.models.folders import block_layers
 
         started_s = time.perf_counter()
         check_layers(self.name, layers, group_size=0)
         folder = Path(self.folder)
         recipe = self.recipe()
+        check_config(model.module, folder)
         found = read_artifact(folder, pickled=self.pickled)
         beyond = sorted(set(found.packed_bits) - set(layers))
         if beyond:
@@ -88,6 +91,8 @@ class Artifact:
                 f"{folder} has {beyond[0]!r} packed, which is no layer of this scope ({len(beyond)} such layers): take "
                 "scope = 'all'; a packed head or embedding can't be compared layer by layer."
             )
+        if not found.packed_bits and set(layers) != set(block_layers(model)):
+            raise CompressionError(f"{folder} is plain, so no scope says what was done to it: take scope = 'all'.")
         tensors = fitted(model.module, found.tensors, folder)
         self._check_base(model, tensors)
         for name, parameter in model.module.named_parameters():

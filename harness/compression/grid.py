@@ -52,15 +52,23 @@ def round_to_nearest(
 
 
 def fit_grid(
-    weight: Float[Tensor, "rows columns"], *, bits: int, group_size: int, symmetric: bool, scale_dtype: str = "float16"
+    weight: Float[Tensor, "rows columns"],
+    *,
+    bits: int,
+    group_size: int,
+    symmetric: bool,
+    scale_dtype: str = "float16",
+    computed_in: torch.dtype = torch.float32,
 ) -> Grid:
     """The grid that just reaches over each group's weights and 0; ``group_size`` 0 makes one group of each row.
+
+    ``computed_in``: in which dtype the reach is divided (llm-compressor: the weights' own).
 
     Scales are rounded to ``scale_dtype`` first, as a file stores them, so that zeros and codes fit the scales in use.
     A group whose scale would round to 0 gets scale 1: its weights become 0. Raises CompressionError for a scale that
     ``scale_dtype`` can't hold.
     """
-    grouped = _grouped(weight, weight.shape[1] // group_size if group_size else 1)
+    grouped = _grouped(weight, weight.shape[1] // group_size if group_size else 1).to(computed_in)
     lowest_code, highest_code = _code_range(bits)
     low = grouped.amin(-1, keepdim=True).clamp(max=0.0)
     high = grouped.amax(-1, keepdim=True).clamp(min=0.0)
@@ -70,7 +78,7 @@ def fit_grid(
         return Grid(bits, scales, torch.zeros_like(scales))
     reach = high - low
     scales = _stored(reach / torch.full_like(reach, 2**bits - 1), scale_dtype)
-    return Grid(bits, scales, (lowest_code - low / scales).round().clamp(lowest_code, highest_code))
+    return Grid(bits, scales, (lowest_code - low.float() / scales).round().clamp(lowest_code, highest_code))
 
 
 def _grouped(weight: Float[Tensor, "rows columns"], n_groups: int) -> Float[Tensor, "rows groups group"]:

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from harness.core.records import CompressionCost
+from harness.models.digest import loaded_files
 
 _SAMPLED_EVERY_S = 0.05
 
@@ -79,7 +80,7 @@ def relative_error(weight: Tensor, dense: Tensor) -> float:
 
 
 def _errors(layers: Mapping[str, nn.Linear], dense: Path) -> Iterator[tuple[str, float]]:
-    for file in sorted(dense.glob("*.safetensors")):
+    for file in loaded_files(dense):
         with safe_open(file, framework="pt") as stored:
             names = set(stored.keys())
             for name, layer in layers.items():

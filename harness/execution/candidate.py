@@ -186,7 +186,10 @@ class Candidate:
     def _weights_key(self, method: CompressionMethod, text: CalibrationText | None) -> str:
         variant = self.variant
         variation = None if variant is None or variant.seed is None else [variant.label, variant.threads]
-        return digest_json([self.dense.weights_digest, self.config_digest, self.dtype, method.recipe(text), variation])
+        made_from = [self.dense.weights_digest, self.config_digest, self.dtype, method.recipe(text), variation]
+        if text is not None:
+            made_from.append(self.dense.tokenizer_digest)  # which tokens the text is calibrated on as
+        return digest_json(made_from)
 
     def _compress(self, method: CompressionMethod, text: CalibrationText | None, key: str) -> WeightsManifest:
         from harness.compression.inputs import attached

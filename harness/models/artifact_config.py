@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import MissingDependencyError, ModelError
+from harness.models.digest import shards_of
 
 _BITS = (2, 3, 4, 8)
 _PICKLED = (".bin", ".pt", ".pth")
@@ -76,7 +77,8 @@ def read_quantization(folder: Path) -> Quantization | None:
     said = _said(folder)
     if said is None:
         return None
-    method = str(said.get("quant_method") or said.get("quant_type") or "gptq").lower()
+    unnamed = "awq" if "w_bit" in said else "gptq"  # neither names itself in its own file
+    method = str(said.get("quant_method") or said.get("quant_type") or unnamed).lower()
     if method in _NEEDS_ITS_OWNER:
         raise MissingDependencyError(
             f"{folder} is quantized by {method}: {_NEEDS_ITS_OWNER[method]}, which this harness does not do; dequantize it "
@@ -126,14 +128,13 @@ def _files(folder: Path, usual_name: str, suffixes: tuple[str, ...]) -> tuple[Pa
     """All shards that an index names, or the one file of these suffixes; none where there is none."""
     index = folder / f"{usual_name}.index.json"
     if index.is_file():
-        named = sorted(set(_json(index).get("weight_map", {}).values()))
-        lacking = [name for name in named if not (folder / name).is_file()]
-        if lacking or not named:
+        named = shards_of(index)
+        if (folder / usual_name).is_file() and folder / usual_name not in named:
             raise ModelError(
-                f"{folder} lacks {len(lacking)} of its {len(named)} shards (first: {lacking[0] if lacking else 'all'}): get "
-                "them again."
+                f"{folder} holds {usual_name}, and an index that names other files ({named[0].name}): tools differ in what "
+                "they load; remove what is not meant."
             )
-        return tuple(folder / name for name in named)
+        return named
     found = sorted(path for path in folder.iterdir() if path.suffix in suffixes)
     usual = [path for path in found if path.name == usual_name or path.name.startswith("gptq_model")]
     chosen = usual or found
@@ -179,6 +180,7 @@ def _awq(folder: Path, said: Mapping[str, Any]) -> Quantization:
 
 
 def _compressed(folder: Path, said: Mapping[str, Any]) -> Quantization:
+    _check_weights_only(folder, said)
     groups, formats = [], set()
     for name, group in said["config_groups"].items():
         weights = group["weights"]
@@ -192,7 +194,11 @@ def _compressed(folder: Path, said: Mapping[str, Any]) -> Quantization:
             raise ModelError(f"{folder} has weights of type {weights['type']!r} (group {name}): expected 'int'.")
         if weights.get("strategy", "group") not in ("group", "channel", "tensor"):
             raise ValueError(f"strategy {weights['strategy']!r} of group {name}")
+        for target in group["targets"]:
+            _check_pattern(target)
         groups.append(Group(tuple(group["targets"]), _bits(weights["num_bits"]), _group_size(weights.get("group_size"))))
+    if not groups:
+        raise ValueError("its config_groups are empty")
     if len(formats) != 1 or not formats <= {"pack-quantized", "int-quantized", "naive-quantized"}:
         raise ModelError(
             f"{folder} is in the format {' and '.join(sorted(map(str, formats)))} of compressed-tensors: expected "
@@ -200,6 +206,26 @@ def _compressed(folder: Path, said: Mapping[str, Any]) -> Quantization:
         )
     packed = formats == {"pack-quantized"}
     return Quantization("pack-quantized" if packed else "int-quantized", tuple(groups), said)
+
+
+def _check_weights_only(folder: Path, said: Mapping[str, Any]) -> None:
+    """Raise ModelError for what compressed-tensors does beside packing weights."""
+    sparse = (said.get("sparsity_config") or {}).get("format", "dense")
+    if sparse != "dense":
+        raise ModelError(f"{folder} stores its zeros in the format {sparse!r}: expected 'dense'; save it again without.")
+    for key, what in (("kv_cache_scheme", "quantizes keys and values"), ("transform_config", "rotates what its layers get")):
+        if said.get(key):
+            raise ModelError(
+                f"{folder} {what} as it runs ({key}): only its weights could be measured, which is not the model that will "
+                "run; take a weight-only scheme (W4A16, W8A16)."
+            )
+
+
+def _check_pattern(target: str) -> None:
+    try:
+        re.compile(target.removeprefix("re:") if target.startswith("re:") else "")
+    except re.error as error:
+        raise ValueError(f"target {target!r}: {error}") from error
 
 
 def _bitsandbytes(said: Mapping[str, Any]) -> Quantization:
@@ -214,7 +240,7 @@ def _bitsandbytes(said: Mapping[str, Any]) -> Quantization:
 def _headers(folder: Path) -> dict[str, str]:
     """What torchao writes into the headers of its files: the blocks, dtypes and kinds of their tensors."""
     found: dict[str, str] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in _files(folder, "model.safetensors", (".safetensors",)):
         with file.open("rb") as stream:
             try:
                 found |= json.loads(stream.read(int.from_bytes(stream.read(8), "little"))).get("__metadata__", {})

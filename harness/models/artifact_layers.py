@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.models.artifact_config import Quantization
 from harness.models.blockwise import said_in, unpack_affine, unpack_rows, unpack_table
-from harness.models.packings import unpack_awq, unpack_compressed, unpack_gptq
+from harness.models.packings import unpack_awq, unpack_compressed, unpack_gptq, unpack_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,18 @@ def _gptq(layer: Layer) -> Tensor:
         group_of.numel() != n_in or not 0 <= int(group_of.min()) <= int(group_of.max()) < len(scales)
     ):
         raise ValueError(f"g_idx names {group_of.numel()} inputs in groups up to {int(group_of.max())}")
+    if quantization.identity.get("sym") is True:
+        _expect_middle(parts["qzeros"], bits, scales.shape[1], quantization.zero_offset)
     return unpack_gptq(parts["qweight"], parts["qzeros"], scales, group_of, bits=bits, zero_offset=quantization.zero_offset)
+
+
+def _expect_middle(qzeros: Tensor, bits: int, n_out: int, zero_offset: int) -> None:
+    """Raise ValueError unless every zero point is the middle of the codes: a version of the layout that is not its own, or
+    ``sym`` where it is not so, would move every weight by whole steps."""
+    zeros = (unpack_words(qzeros, bits, n_out) + zero_offset) & (2**bits - 1)
+    if not (zeros == 2 ** (bits - 1)).all():
+        odd = int(zeros[zeros != 2 ** (bits - 1)][0])
+        raise ValueError(f"it says sym, and a zero point is {odd}, not {2 ** (bits - 1)}")
 
 
 def _awq(layer: Layer) -> Tensor:
@@ -80,6 +91,10 @@ def _pack_quantized(layer: Layer) -> Tensor:
 def _int_quantized(layer: Layer) -> Tensor:
     parts, quantization = layer.parts, layer.quantization
     codes, scales = parts["weight"], parts["weight_scale"]
+    bits = quantization.bits_of(layer.name)
+    lowest, highest = int(codes.min()), int(codes.max())
+    if not -(2 ** (bits - 1)) <= lowest <= highest < 2 ** (bits - 1):
+        raise ValueError(f"its codes reach from {lowest} to {highest}")
     scales = scales.reshape(-1, 1) if scales.ndim < 2 else scales
     _expect_groups(codes.shape[1], quantization.group_size_of(layer.name), scales.shape[1])
     zeros = parts.get("weight_zero_point")

@@ -22,6 +22,8 @@ from harness.core.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
 _CHUNK_BYTES = 1 << 22
 _WORKERS = 4
 """Threads that hash at once: hashlib lets go of the interpreter's lock."""
@@ -76,13 +78,51 @@ class _Stored:
 
 
 def digest_weights_folder(folder: Path) -> str:
-    """The content digest of a folder's safetensors weights, streamed; needs no torch. Raises ModelError."""
+    """The content digest of the safetensors weights that a folder is loaded from; needs no torch. Raises ModelError."""
+    return digest_weights_files(loaded_files(folder))
+
+
+def digest_weights_files(files: Iterable[Path]) -> str:
+    """The content digest of the tensors in safetensors files together, streamed. Raises ModelError."""
     stored: dict[str, _Stored] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in files:
         stored.update(_read_header(path))
-    if not stored:
-        raise ModelError(f"{folder} holds no *.safetensors weights: convert the model to safetensors first.")
     return _digest_tensors({name: _hash_stored(entry) for name, entry in stored.items()})
+
+
+def loaded_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files that transformers takes a folder's weights from: what its config names, ``model.safetensors``, or
+    the shards of its index; where there is none of them, all. What else lies there must not hide what is loaded.
+
+    Raises ModelError.
+    """
+    config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else None
+    named = config.get("transformers_weights") if isinstance(config, dict) else None
+    if isinstance(named, str):
+        return shards_of(folder / named) if named.endswith(".index.json") else (folder / named,)
+    if (folder / _SINGLE).is_file():
+        return (folder / _SINGLE,)
+    if (folder / _INDEX).is_file():
+        return shards_of(folder / _INDEX)
+    found = tuple(sorted(folder.glob("*.safetensors")))
+    if not found:
+        raise ModelError(f"{folder} holds no *.safetensors weights: convert the model to safetensors first.")
+    return found
+
+
+def shards_of(index: Path) -> tuple[Path, ...]:
+    """The files that an index of shards names, all there. Raises ModelError."""
+    said = _read_json(index)
+    named = said.get("weight_map") if isinstance(said, dict) else None
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise ModelError(f"{index} names no shards: get the model again.")
+    shards = sorted(set(named.values()))
+    lacking = [name for name in shards if not (index.parent / name).is_file()]
+    if lacking:
+        raise ModelError(
+            f"{index.parent} lacks {len(lacking)} of its {len(shards)} shards (first: {lacking[0]}): get them again."
+        )
+    return tuple(index.parent / name for name in shards)
 
 
 def digest_weights(module: nn.Module) -> str:

@@ -32,6 +32,10 @@ PLAIN_ENGLISH = (
 
 _KINDS = {"decoder": "causal language", "encoder": "masked language", "seq2seq": "encoder-decoder"}
 
+_PACKED = ("gptq", "awq", "compressed-tensors", "bitsandbytes", "torchao")
+"""What ``models.artifact`` unpacks: with transformers it would depend on what is installed, and keep layers that can't be
+compressed."""
+
 _LOADING = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 """What transformers raises for a folder that it can't load."""
 
@@ -71,11 +75,18 @@ def load_folder(
 
 
 def check_family(folder: Path, family: str) -> None:
-    """Raise ModelError when a folder's architecture is of another family."""
+    """Raise ModelError when a folder's architecture is of another family, or its weights are packed."""
     try:
         config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except _LOADING as error:
         raise ModelError(f"transformers can't load a model from {folder} ({first_line(error)}).") from error
+    said = getattr(config, "quantization_config", None) or getattr(config, "compression_config", None) or {}
+    packed_by = said.get("quant_method", "")
+    if packed_by in _PACKED:
+        raise ModelError(
+            f"{folder} is a compressed checkpoint ({packed_by}), and only plain weights are loaded as they lie: write "
+            "artifact: in place of dir: or hub: before it, and it is unpacked."
+        )
     found = family_of(config)
     if found != family:
         named = ", ".join(config.architectures or ()) or config.model_type
@@ -178,7 +189,13 @@ def first_line(error: Exception) -> str:
 
 def _load_module(folder: Path, family: str, auto: Any, dtype: torch.dtype) -> nn.Module:
     """The model with all its weights. A folder that lacks a weight is refused: transformers would fill it with noise."""
-    settings: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+    settings: dict[str, Any] = {
+        "dtype": dtype,
+        "local_files_only": True,
+        "trust_remote_code": False,
+        "use_safetensors": True,
+        "ignore_mismatched_sizes": True,  # they are refused below, by name: transformers' own error names none
+    }
     try:
         try:
             module, info = _from_pretrained(auto, folder, attn_implementation="sdpa", **settings)
@@ -191,11 +208,17 @@ def _load_module(folder: Path, family: str, auto: Any, dtype: torch.dtype) -> nn
             f"transformers can't load a model of family {family!r} ({_KINDS[family]} model) from {folder} "
             f"({first_line(error)})."
         ) from error
-    lacking = sorted(info["missing_keys"]) + sorted(str(entry) for entry in info["mismatched_keys"])
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, stored, expected = mismatched[0]
+        raise ModelError(
+            f"{folder} holds {len(mismatched)} weights in another shape than its config says (first: {name}, "
+            f"{tuple(stored)}, expected {tuple(expected)}): its config or its weights are another model's; get it again."
+        )
+    lacking = sorted(info["missing_keys"])
     if lacking:
         raise ModelError(
-            f"{folder} lacks {len(lacking)} of the model's weights or holds them in another shape (first: {lacking[0]}): "
-            "the folder is incomplete; get the model again."
+            f"{folder} lacks {len(lacking)} of the model's weights (first: {lacking[0]}): the folder is incomplete; get the "
+            "model again."
         )
     return module
 

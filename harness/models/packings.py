@@ -63,6 +63,19 @@ def unpack_gptq(
     return _weights(codes, zeros.t(), scales.t(), groups)
 
 
+def pack_gptq(
+    codes: Int[Tensor, "out in"], zeros: Int[Tensor, "out groups"], *, bits: int, zero_offset: int
+) -> tuple[Int[Tensor, "words out"], Int[Tensor, "groups zero_words"]]:
+    """``qweight`` and ``qzeros`` of a layer's unsigned codes and zero points: what ``unpack_gptq`` reads.
+
+    Raises ValueError for a zero point below ``zero_offset``: what is stored would be negative, and readers differ in what they
+    make of that.
+    """
+    if int(zeros.min()) < zero_offset:
+        raise ValueError(f"a zero point is {int(zeros.min())}, the lowest that can be stored is {zero_offset}")
+    return pack_words(codes, bits).t().contiguous(), pack_words(zeros.t() - zero_offset, bits)
+
+
 def unpack_awq(
     qweight: Int[Tensor, "in words"], qzeros: Int[Tensor, "groups words"], scales: Float[Tensor, "groups out"]
 ) -> Float[Tensor, "out in"]:

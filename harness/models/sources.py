@@ -17,7 +17,7 @@ from harness.core.digest import digest_file, digest_json
 from harness.core.errors import ConfigError, DownloadError
 from harness.models import cache, download
 from harness.models.artifact_config import read_quantization, weight_files
-from harness.models.digest import digest_config, digest_tokenizer, digest_weights_folder
+from harness.models.digest import digest_config, digest_tokenizer, digest_weights_files, loaded_files
 
 log = logging.getLogger(__name__)
 
@@ -199,17 +199,17 @@ def _unpacked(
 ) -> ResolvedModel:
     """A compressed checkpoint as a plain folder of the cache; a plain one as it is. ``sha256`` is of its own weights."""
     weight_files(folder)
-    if read_quantization(folder) is None:
-        return _described(folder, spec, sha256, cache_dir, tell)
+    said = read_quantization(folder)
     found = _described(folder, spec, sha256, cache_dir, tell)
+    if said is None:
+        return found
 
     def convert(packed: Path, target: Path) -> None:
         from harness.models.artifact_folder import write_plain
 
         write_plain(packed, target)
 
-    said = read_quantization(folder)
-    identity = None if said is None else digest_json(said.identity)  # GPTQ's and AWQ's may lie in a file of their own
+    identity = digest_json(said.identity)  # GPTQ's and AWQ's may lie in a file of their own
     key = digest_json([found.weights_digest, found.tokenizer_digest, digest_config(folder), identity])
     return _resolved(spec, *cache.converted(key, lambda _: folder, cache_dir, tell, verify=verify, convert=convert))
 
@@ -223,12 +223,14 @@ def _resolved(spec: str, folder: Path, digests: cache.Digests) -> ResolvedModel:
 
 def _described(folder: Path, spec: str, sha256: str | None, cache_dir: Path, tell: Callable[[str], None]) -> ResolvedModel:
     """A folder made by others with its digests, which are noted in the cache as long as its files stay untouched."""
+    is_packed = spec.startswith("artifact:") and read_quantization(folder) is not None
+    weights = weight_files(folder) if is_packed else loaded_files(folder)  # what is read; it may lie among others
     files = sorted(p for p in folder.iterdir() if p.is_file())
-    seen = digest_json([str(folder.resolve()), *([p.name, *_stamp(p)] for p in files)])
+    seen = digest_json([str(folder.resolve()), [p.name for p in weights], *([p.name, *_stamp(p)] for p in files)])
 
     def measure() -> cache.Digests:
         tell(f"digesting the weights in {folder}")
-        return cache.Digests(digest_weights_folder(folder), digest_tokenizer(folder))
+        return cache.Digests(digest_weights_files(weights), digest_tokenizer(folder))
 
     digests = cache.noted(seen, measure, cache_dir)
     _check_digest(spec, sha256, digests.weights_digest)

@@ -76,6 +76,34 @@ def test_pickled_weights_are_taken_where_the_recipe_says_so_and_known_by_their_c
         Artifact(str(packed), pickled="yes")  # type: ignore[arg-type]
 
 
+def test_what_lies_beside_the_weights_hides_no_change_of_them(packed: Path) -> None:
+    tensors = load_file(packed / "model.safetensors")
+    save_file(tensors, packed / "model_before.safetensors")
+    before = recipe_digest(Artifact(str(packed)))
+    tensors["model.layers.0.self_attn.q_proj.scales"] *= 2
+    save_file(tensors, packed / "model.safetensors", metadata={"format": "pt"})
+    assert recipe_digest(Artifact(str(packed))) != before
+
+
+def test_a_config_that_would_run_its_weights_otherwise_is_another_models(base: Any, packed: Path) -> None:
+    model, layers = base
+    before = recipe_digest(Artifact(str(packed)))
+    said = json.loads((packed / "config.json").read_text())
+    said["rope_parameters"] = {"rope_type": "default", "rope_theta": 5e5}
+    (packed / "config.json").write_text(json.dumps(said))
+    assert recipe_digest(Artifact(str(packed))) != before  # so that stored weights do not hide it
+    with pytest.raises(ModelError, match=r"its config says rope_parameters = .*500000.*expected .*another base"):
+        Artifact(str(packed)).compress(model, layers, None)
+
+
+def test_single_and_sharded_files_side_by_side_are_not_guessed_at(packed: Path) -> None:
+    save_file(load_file(packed / "model.safetensors"), packed / "model-00001-of-00001.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    (packed / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"holds model.safetensors, and an index that names other files"):
+        Artifact(str(packed)).recipe()
+
+
 def test_a_plain_checkpoint_is_one_too_at_the_bits_that_it_is_stored_in(base: Any, packed: Path) -> None:
     model, layers = base
     made = Artifact(str(packed.parent / "dense")).compress(model, layers, None)
@@ -89,6 +117,9 @@ def test_one_of_another_base_model_is_refused(base: Any, packed: Path, save_gptq
     with pytest.raises(CompressionError, match="is an artifact of another base model: the cosine of its token embeddings"):
         Artifact(str(other)).compress(model, layers, None)
     narrow = save_gptq(make_tiny(packed.parent / "c", intermediate_size=96), packed.parent / "narrow")
+    with pytest.raises(ModelError, match=r"its config says intermediate_size = 96, expected 64; it is of another base model"):
+        Artifact(str(narrow)).compress(model, layers, None)
+    (narrow / "config.json").write_text((packed / "config.json").read_text())
     with pytest.raises(ModelError, match=r"of shape \(96, 32\), expected \(64, 32\); it is of another base model"):
         Artifact(str(narrow)).compress(model, layers, None)
     assert digest_weights(model.module) == model.weights_digest
@@ -98,6 +129,12 @@ def test_what_is_packed_beyond_the_scope_is_refused(base: Any, packed: Path) -> 
     model, layers = base
     with pytest.raises(CompressionError, match=r"mlp.* packed, which is no layer of this scope \(6 such layers\)"):
         Scoped(Artifact(str(packed)), "attention").compress(model, layers, None)
+
+
+def test_a_plain_checkpoint_has_no_scope(base: Any, packed: Path) -> None:
+    model, layers = base
+    with pytest.raises(CompressionError, match="is plain, so no scope says what was done to it: take scope = 'all'"):
+        Scoped(Artifact(str(packed.parent / "dense")), "attention").compress(model, layers, None)
 
 
 def test_broken_scales_leave_the_model_as_it_was(base: Any, packed: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from harness.compression.last_dense import LastDense
 from harness.compression.rtn import Rtn
@@ -31,12 +32,20 @@ def test_zeros_and_errors_are_those_of_the_weights_beside_the_dense_files(tmp_pa
     assert cost.memory_bytes == 4 * sum(parameter.numel() for parameter in model.module.parameters())
 
 
-def test_without_dense_weights_to_lay_beside_there_is_no_error(tmp_path: Path) -> None:
+def test_where_the_files_name_their_weights_otherwise_there_is_no_error(tmp_path: Path) -> None:
     model = Decoder().load(make_tiny(tmp_path / "a"), device="cpu", dtype="float32")
     layers = Decoder().linear_layers(model)
-    (tmp_path / "b").mkdir()
-    cost = cost_of(model.module, layers, tmp_path / "b", Peak())
+    other = make_tiny(tmp_path / "b", "gpt_neox")
+    cost = cost_of(model.module, layers, other, Peak())
     assert (cost.error_mean, cost.error_max, cost.worst_layer) == (None, None, "")
+
+
+def test_errors_are_to_the_weights_that_the_model_was_loaded_from(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: tensor * 2 for name, tensor in tensors.items()}, folder / "model_average.safetensors")
+    model = Decoder().load(folder, device="cpu", dtype="float32")
+    assert cost_of(model.module, Decoder().linear_layers(model), folder, Peak()).error_max == 0.0
 
 
 def test_more_bits_leave_less_error(another: Any) -> None:

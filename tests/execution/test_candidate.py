@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,18 @@ def test_weights_alike_are_not_the_same_candidate_where_inputs_are_rounded_other
         measure(f'method = "int8_dynamic"\nper = "{per}"').record.provenance.weights_digest for per in ("token", "tensor")
     }
     assert len(found) == 2
+
+
+def test_weights_that_were_calibrated_on_other_tokens_are_not_served(measure, tmp_path: Path) -> None:
+    """The same weights and text under another tokenizer are another calibration sample."""
+    calibrated = 'method = "gptq"\nbits = 2\ngroup_size = 16\nn_samples = 4\nsample_tokens = 32\ncalibration = "text.txt"'
+    first = measure(calibrated)
+    tokenizer = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:1]
+    (tmp_path / "model" / "tokenizer.json").write_text(json.dumps(tokenizer))
+    again = measure(calibrated)
+    assert again.record.provenance.tokenizer_digest != first.record.provenance.tokenizer_digest
+    assert again.record.provenance.weights_digest != first.record.provenance.weights_digest
 
 
 def test_an_artifact_brings_all_of_its_weights_also_from_the_store(measure, tmp_path: Path) -> None:

@@ -212,6 +212,57 @@ def test_quantized_inputs_are_not_passed_over(compressed: dict[str, Path], tmp_p
         read_quantization(tmp_path / "w4a8")
 
 
+def test_auto_awqs_own_file_is_known_by_its_words(packed: Path) -> None:
+    said = json.loads((packed / "config.json").read_text())
+    del said["quantization_config"]
+    (packed / "config.json").write_text(json.dumps(said))
+    own = {"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"}
+    (packed / "quant_config.json").write_text(json.dumps(own))
+    found = read_quantization(packed)
+    assert found is not None
+    assert (found.format, found.words) == ("awq", "4 bits in groups of 128")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"config_groups": {}}, "can't be understood .*its config_groups are empty"),
+        ({"config_groups": {"a": {"targets": ["re:("], "weights": {"num_bits": 4}}}}, r"can't be understood .*target 're:\('"),
+        ({"kv_cache_scheme": {"num_bits": 8}}, r"quantizes keys and values as it runs \(kv_cache_scheme\)"),
+        ({"transform_config": {"config_groups": {"a": {}}}}, "rotates what its layers get as it runs"),
+        ({"sparsity_config": {"format": "sparse-24-bitmask"}}, "stores its zeros in the format 'sparse-24-bitmask'"),
+    ],
+)
+def test_what_compressed_tensors_does_beside_packing_is_not_passed_over(
+    compressed: dict[str, Path], tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    shutil.copytree(compressed["w4"], tmp_path / "w4")
+    config(tmp_path / "w4", **changes)
+    with pytest.raises(ModelError, match=sentence):
+        read_quantization(tmp_path / "w4")
+
+
+def test_codes_that_the_bits_can_not_hold_are_not_passed_over(packed: Path) -> None:
+    codes = torch.randint(-128, 128, (8, 16), generator=torch.Generator().manual_seed(0)).to(torch.int8)
+    save_file({"a.weight": codes, "a.weight_scale": torch.ones(8, 1)}, packed / "model.safetensors")
+    weights = {"num_bits": 8, "type": "int", "strategy": "channel"}
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
+    config(packed, quant_method="compressed-tensors", format="int-quantized", config_groups=groups)
+    assert torch.equal(read_artifact(packed).tensors["a.weight"], codes.float())
+    weights["num_bits"] = 4
+    config(packed, config_groups=groups)
+    with pytest.raises(
+        ModelError, match=r"does not hold what its config says, 4 bits, one group a row .* its codes reach from -1"
+    ):
+        read_artifact(packed)
+
+
+def test_a_packed_checkpoint_under_a_plain_models_name_says_what_to_write(packed: Path, tmp_path: Path) -> None:
+    found = resolve(f"dir:{packed}", None, tmp_path / "cache", quietly)
+    with pytest.raises(ModelError, match=r"is a compressed checkpoint \(gptq\).* write artifact: in place of dir: or hub:"):
+        Decoder().load(found.folder, device="cpu", dtype="float32")
+
+
 def test_an_artifacts_path_starts_at_the_matrix_and_a_repository_stays_one(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     assert anchored("artifact:here", tmp_path) == f"artifact:{tmp_path / 'here'}"

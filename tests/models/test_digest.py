@@ -45,6 +45,38 @@ def test_equal_tensors_that_are_not_tied_count_each(tmp_path: Path) -> None:
     assert digest_weights_folder(tmp_path) != both
 
 
+def test_what_is_loaded_counts_and_what_lies_beside_it_hides_no_change(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path)
+    before = digest_weights_folder(folder)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: tensor * 2 for name, tensor in tensors.items()}, folder / "model_average.safetensors")
+    assert digest_weights_folder(folder) == before == digest_weights(Decoder().load(folder, device="cpu").module)
+    tensors["model.norm.weight"] += 1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert digest_weights_folder(folder) != before
+
+
+def test_a_file_that_the_config_names_is_what_counts(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] += 1
+    save_file(tensors, folder / "other.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "transformers_weights": "other.safetensors"}))
+    assert digest_weights_folder(folder) == digest_weights(Decoder().load(folder, device="cpu").module)
+
+
+def test_a_shard_that_its_index_names_and_that_is_not_there_is_named(tiny_llama: Path, tmp_path: Path) -> None:
+    Decoder().load(tiny_llama, device="cpu").module.save_pretrained(tmp_path, max_shard_size="20KB")  # type: ignore[operator]
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    shards[1].unlink()
+    with pytest.raises(ModelError, match=rf"lacks 1 of its {len(shards)} shards \(first: {shards[1].name}\)"):
+        digest_weights_folder(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    with pytest.raises(ModelError, match="names no shards"):
+        digest_weights_folder(tmp_path)
+
+
 @pytest.mark.parametrize(
     "changed",
     [

@@ -12,7 +12,7 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from safetensors.torch import load_file
 from torch import Tensor
 
-from harness.models.packings import unpack_awq, unpack_compressed, unpack_gptq, unpack_words
+from harness.models.packings import pack_gptq, unpack_awq, unpack_compressed, unpack_gptq, unpack_words
 
 Pack = Callable[[Tensor, int], Tensor]
 FIXTURES = Path(__file__).parents[2].parent / "shared" / "fixtures" / "autogptq"
@@ -50,6 +50,40 @@ def test_auto_gptqs_own_checkpoints_come_back_as_its_own_layers_apply_them(folde
         came = unpack_gptq(qweight, qzeros, scales, g_idx, bits=int(folder[1]), zero_offset=1)
         # read off through a product with the identity matrix, in float32: far below the half ulp of fp16 that is 2^-11
         torch.testing.assert_close(came, weight, rtol=2**-20, atol=1e-7)
+
+
+@pytest.mark.parametrize("folder", ["w4g32sym", "w4g32actasym", "w8g64sym"])
+def test_codes_are_packed_into_the_words_that_auto_gptq_wrote(folder: str) -> None:
+    if not FIXTURES.is_dir():
+        pytest.skip("the checkpoints that auto-gptq wrote are not on this machine")
+    (file,) = (FIXTURES / folder).glob("gptq_model-*.safetensors")
+    packed, bits = load_file(file), int(folder[1])
+    layers = [name.removesuffix(".qweight") for name in packed if name.endswith(".qweight")]
+    assert layers
+    for name in layers:
+        qweight, qzeros, scales = (packed[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales"))
+        codes = unpack_words(qweight.t(), bits, packed[f"{name}.g_idx"].numel())
+        zeros = unpack_words(qzeros, bits, scales.shape[1]) + 1
+        ours = pack_gptq(codes, zeros.t(), bits=bits, zero_offset=1)
+        assert all(torch.equal(one, other) for one, other in zip(ours, (qweight, qzeros), strict=True))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("zero_offset", [0, 1])
+def test_gptq_layers_are_packed_bit_after_bit_and_come_back(bits: int, zero_offset: int, pack_by_bits: Pack) -> None:
+    generator = torch.Generator().manual_seed(bits)
+    codes = torch.randint(0, 2**bits, (32, 64), generator=generator)
+    zeros = torch.randint(zero_offset, 2**bits, (32, 4), generator=generator)
+    qweight, qzeros = pack_gptq(codes, zeros, bits=bits, zero_offset=zero_offset)
+    assert torch.equal(qweight, pack_by_bits(codes, bits).t())
+    assert torch.equal(qzeros, pack_by_bits(zeros.t() - zero_offset, bits))
+    came = unpack_gptq(qweight, qzeros, torch.ones(4, 32), None, bits=bits, zero_offset=zero_offset)
+    assert torch.equal(came, (codes - zeros.repeat_interleave(16, 1)).float())
+
+
+def test_a_zero_point_that_would_be_stored_below_0_is_refused() -> None:
+    with pytest.raises(ValueError, match="a zero point is 0, the lowest that can be stored is 1"):
+        pack_gptq(torch.zeros(32, 32).long(), torch.zeros(32, 1).long(), bits=4, zero_offset=1)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
