@@ -27,7 +27,8 @@ from harness.stats.paired import mcnemar_midp
 
 LEVEL = 0.95
 MANY_ANSWERS_CHANCE = 0.1
-"""Where guessing is right less often than this, P@10 says something."""
+"""Where guessing is right less often than this, P@10 says something. Where there is no guessing at all (a chance of 0: a last
+word, a generated answer) nothing is ranked, and a wrong answer's rank is only behind the accepted ones."""
 
 Measure = Literal["right", "P@10", "MRR"]
 
@@ -124,7 +125,7 @@ def _asked(outcomes: Outcomes, group_of: Mapping[str, str], number: Mapping[str,
 
 def _columns(name: str, rows: Mapping[Cell, _Asked], chance: float) -> list[Column]:
     has_relations = any(len(np.unique(asked.relations)) >= FEWEST_CLUSTERS for asked in rows.values())
-    measures: list[Measure] = ["right", "P@10", "MRR"] if chance < MANY_ANSWERS_CHANCE else ["right"]
+    measures: list[Measure] = ["right", "P@10", "MRR"] if 0 < chance < MANY_ANSWERS_CHANCE else ["right"]
     means = (True, False) if has_relations else (False,)
     return [Column(name, measure, is_macro) for measure in measures for is_macro in means]
 

@@ -94,6 +94,18 @@ def test_csv_has_a_line_an_entry_and_latex_no_bare_special_signs(two: Any) -> No
     assert {line.count("&") for line in lines} == {len(board.columns)}
 
 
+@pytest.mark.parametrize(("chance", "measures"), [(1 / 4, {"right"}), (1 / 400, {"right", "P@10", "MRR"}), (0.0, {"right"})])
+def test_only_tasks_that_rank_many_answers_have_p_at_10(chance: float, measures: set[str], two: Any) -> None:
+    """A last word or a generated answer has no chance and no ranks: one that is wrong would be among the first ten."""
+    bundle, *_ = two(60, 40)
+    cells = tuple(
+        replace(cell, runs={name: replace(run, info=replace(run.info, chance=chance)) for name, run in cell.runs.items()})
+        for cell in bundle.cells
+    )
+    board = make_leaderboard(replace(bundle, cells=cells))
+    assert {column.measure for column in board.columns if column.task == "facts"} == measures
+
+
 def test_relations_give_a_macro_column_beside_the_micro_one(synthetic: ModuleType, bundle: RunBundle) -> None:
     board = make_leaderboard(bundle)
     with_macro = {column.task for column in board.columns if column.is_macro}
