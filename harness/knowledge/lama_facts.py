@@ -27,6 +27,7 @@ from harness.core.errors import ConfigError, FileFormatError
 from harness.knowledge.converted import ConvertedParquet
 from harness.knowledge.data_source import PlainFiles, Source
 from harness.knowledge.mirror import ParquetFolder, listed
+from harness.knowledge.quiet import quiet_loading
 
 HUB_PATH = "facebook/lama"
 PARTS = ("trex", "google_re", "conceptnet", "squad")
@@ -82,7 +83,8 @@ class LamaTable:
 
     def facts(self) -> tuple[LamaFact, ...]:
         """Every row, in order. Raises FileFormatError (missing columns, empty cells), ConfigError (no rows)."""
-        table = self.source.load([self.split])[self.split]
+        with quiet_loading(("datasets", "huggingface_hub")):
+            table = self.source.load([self.split])[self.split]
         if not len(table):
             raise ConfigError(f"{self.what} has no rows in its split {self.split!r}: there is nothing to ask; restore it.")
         return read_table(table, self.what)
