@@ -9,7 +9,7 @@ both have, one test a column. Perplexities have a section of the report (``secti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -139,10 +139,18 @@ def _mean(asked: _Asked, column: Column) -> Estimate | None:
     elif n_relations >= FEWEST_CLUSTERS:
         found = micro_mean(values, relations, LEVEL)
     elif column.measure == "MRR":
-        found = paired_t(values, 0.0, LEVEL).mean if len(values) > 1 else NotEstimable("one item")
+        found = _mean_of_ranks(values)
     else:
         found = wilson(int(values.sum()), len(values), LEVEL)
     return found if isinstance(found, Estimate) else None
+
+
+def _mean_of_ranks(values: np.ndarray) -> Estimate | NotEstimable:
+    """The mean of 1/rank by Student's t, its interval cut at 0 and 1."""
+    if len(values) < 2:
+        return NotEstimable("one item")
+    mean = paired_t(values, 0.0, LEVEL).mean
+    return replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 1.0))
 
 
 def _best(means: Mapping[Cell, Estimate], rows: Mapping[Cell, _Asked], column: Column) -> Cell | None:

@@ -106,6 +106,23 @@ def test_only_tasks_that_rank_many_answers_have_p_at_10(chance: float, measures:
     assert {column.measure for column in board.columns if column.task == "facts"} == measures
 
 
+@pytest.mark.parametrize("n_wrong", [1, 2, 20])
+def test_no_interval_is_beyond_0_or_1(n_wrong: int, two: Any) -> None:
+    bundle, _, first, _ = two(len(two(0, 0)[1].runs["facts"].outcomes) - n_wrong, 40)
+    cells = tuple(
+        replace(cell, runs={"facts": replace(run, info=replace(run.info, chance=1 / 400))})
+        for cell in bundle.cells
+        for run in [cell.runs["facts"]]
+    )
+    board = make_leaderboard(replace(bundle, cells=cells))
+    column = Column("facts", "MRR", False)
+    assert {column} < set(board.columns)
+    for entry in board.entries.values():
+        assert 0 <= entry.mean.low <= entry.mean.value <= entry.mean.high <= 1
+    ranks = np.r_[np.ones(len(first.runs["facts"].outcomes) - n_wrong), np.full(n_wrong, 1 / 3)]
+    assert board.entries[first.record.cell, column].mean.value == pytest.approx(ranks.mean())
+
+
 def test_relations_give_a_macro_column_beside_the_micro_one(synthetic: ModuleType, bundle: RunBundle) -> None:
     board = make_leaderboard(bundle)
     with_macro = {column.task for column in board.columns if column.is_macro}
