@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from harness.core.outcomes import Outcomes
-from harness.core.records import CellRun
+from harness.core.records import Cell, CellRun
+from harness.core.verdicts import Estimate
 from harness.report import RunBundle, make_leaderboard, render_leaderboard
-from harness.report.leaderboard import Column
+from harness.report.leaderboard import Column, Entry, Leaderboard
 from harness.stats.intervals import wilson
 
 FACTS = Column("facts", "right", False)
@@ -121,6 +122,26 @@ def test_no_interval_is_beyond_0_or_1(n_wrong: int, two: Any) -> None:
         assert 0 <= entry.mean.low <= entry.mean.value <= entry.mean.high <= 1
     ranks = np.r_[np.ones(len(first.runs["facts"].outcomes) - n_wrong), np.full(n_wrong, 1 / 3)]
     assert board.entries[first.record.cell, column].mean.value == pytest.approx(ranks.mean())
+
+
+def test_every_sign_that_latex_reads_as_its_own_is_escaped() -> None:
+    cell = Cell("llama", "4bit-rtn", "none")
+    column = Column("50%_of {a}&b#1$~^\\|x|", "right", False)
+    entry = Entry(Estimate(0.5, 0.25, 0.75, 0.95, "wilson"), 8, 8, True)
+    latex = render_leaderboard(Leaderboard((column,), (cell,), {(cell, column): entry}), "latex")
+    assert latex.splitlines()[2] == (
+        "Cell & 50\\%\\_of \\{a\\}\\&b\\#1\\$\\textasciitilde{}\\textasciicircum{}\\textbackslash{}|x| \\\\"
+    )
+    assert latex.splitlines()[3:5] == ["\\hline", "llama\\_4bit-rtn\\_none & \\textbf{50.0~\\% [25.0, 75.0]} \\\\"]
+    markdown = render_leaderboard(Leaderboard((column,), (cell,), {(cell, column): entry}), "md")
+    assert {line.count("|") - line.count("\\|") for line in markdown.splitlines() if line.startswith("|")} == {3}
+
+
+def test_a_leaderboard_without_rows_is_a_table_all_the_same() -> None:
+    empty = Leaderboard((), (), {})
+    assert "\\begin{tabular}{l}\nCell \\\\\n\\end{tabular}" in render_leaderboard(empty, "latex")
+    assert render_leaderboard(empty, "md").startswith("| Cell |\n| --- |\n")
+    assert render_leaderboard(empty, "csv").count("\n") == 1
 
 
 def test_relations_give_a_macro_column_beside_the_micro_one(synthetic: ModuleType, bundle: RunBundle) -> None:
