@@ -111,6 +111,8 @@ def read_table(table: Any, what: str) -> tuple[LamaFact, ...]:
 
 
 def _fact(row: tuple[Any, ...], what: str) -> LamaFact:
+    if several := next((value for value in row[:3] if isinstance(value, list)), None):
+        raise FileFormatError(f"{what}: {several!r} is a list: expected one text; write a row for each, or ask it as `facts`.")
     relation, subject, answer, template, sentence = (_text(value) for value in row)
     if not relation or not subject or not answer:
         raise FileFormatError(f"{what}: relation {relation!r}, subject {subject!r}, object {answer!r}: expected text in each.")

@@ -377,6 +377,7 @@ def test_the_hubs_other_parts_are_read_too() -> None:
             "no column template or masked_",
         ),
         ([fact("Chad", "Africa"), fact("", "Asia")], FileFormatError, "row 2: relation 'P30', subject '', object 'Asia'"),
+        ([{**fact("Chad", ""), "obj_label": ["Africa", "Asia"]}], FileFormatError, r"row 1: \['Africa', 'Asia'\] is a list"),
         ([fact("Chad", "Africa", "[X] is [X] [Y]")], FileFormatError, r"must hold one \[X\] and one \[Y\]"),
         ([fact("Chad", "Wagadugu")], ModelError, "none of its facts can be asked"),
     ],
