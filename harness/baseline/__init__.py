@@ -1,7 +1,7 @@
 """Baselines on disk: what each cell answered when its state was last accepted, reviewed and versioned with the code.
 
     baselines/<profile>/<cell id>/baseline.json    BaselineRecord: provenance, tasks, digests, noise, the reason
-                                  <task>.parquet   the outcomes by item digest; no data set text
+                                  <task>.parquet   the outcomes by item digest; no data set text, no generated one
     baselines/<profile>/proposals/<cell id>/       the same of a state that is proposed, and proposal.json: what it changes
     baselines/<profile>/release/<cell id>/         the same of a state that was frozen, and release.json: its tag
     baselines/<profile>/history.jsonl              one line for every baseline that was ever accepted

@@ -87,8 +87,10 @@ class Baseline:
 
 def make_baseline(run: CellRun, reason: str, noise_runs: Sequence[NoiseRun] = ()) -> Baseline:
     """A baseline of a measured cell, with its A/A runs, the stored one first; whether it may become one is
-    ``write_proposal``'s to say."""
+    ``write_proposal``'s to say. What was generated, or a blank's likeliest word, stays out: where it
+    is right it is the data set's own answer."""
     measured = run.record
+    outcomes = {name: replace(task.outcomes, texts=None) for name, task in run.runs.items()}
     made = BaselineRecord(
         schema_version=SCHEMA_VERSION,
         cell=measured.cell,
@@ -99,8 +101,8 @@ def make_baseline(run: CellRun, reason: str, noise_runs: Sequence[NoiseRun] = ()
             name: BaselineTask(
                 info=task.info,
                 scorer=task.scorer,
-                n_correct=int(task.outcomes.correct.sum()),
-                outcomes_digest=digest_outcomes(task.outcomes),
+                n_correct=int(outcomes[name].correct.sum()),
+                outcomes_digest=digest_outcomes(outcomes[name]),
             )
             for name, task in run.runs.items()
         },
@@ -108,7 +110,7 @@ def make_baseline(run: CellRun, reason: str, noise_runs: Sequence[NoiseRun] = ()
         reason=reason,
         digest="",
     )
-    baseline = Baseline(sealed(made), {name: task.outcomes for name, task in run.runs.items()})
+    baseline = Baseline(sealed(made), outcomes)
     return baseline.with_noise(noise_runs) if noise_runs else baseline
 
 

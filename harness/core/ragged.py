@@ -38,6 +38,17 @@ class Ragged(Sequence[tuple[float, ...]]):
         ends = [part.ends + start for part, start in zip(parts, starts, strict=False)]
         return cls(np.concatenate([part.values for part in parts]), np.concatenate(ends))
 
+    def take(self, places: Int[np.ndarray, " chosen"]) -> Ragged:
+        """Some rows, in the order of their places (0 or more).
+
+        >>> Ragged.of([(1.0, 2.0), (), (3.0,)]).take(np.array([2, 0])).values.tolist()
+        [3.0, 1.0, 2.0]
+        """
+        lengths = np.diff(self.ends, prepend=0)[places]
+        ends = np.cumsum(lengths)
+        shift = self.ends[places] - ends  # from where a value stands among the chosen to where it stands here
+        return Ragged(self.values[np.repeat(shift, lengths) + np.arange(lengths.sum())], ends)
+
     def __len__(self) -> int:
         return len(self.ends)
 

@@ -19,6 +19,7 @@ from harness.core.errors import ConfigError, FileFormatError
 from harness.core.serial import read_bytes
 from harness.knowledge.data_source import find_source
 from harness.knowledge.mirror import listed
+from harness.knowledge.quiet import quiet_loading
 
 HUB_PATH = "lm-pub-quiz/BEAR"
 CONFIG = "BEAR"
@@ -61,10 +62,10 @@ def load_bear(data: Path | None, folder: Path | None) -> BearBook:
     if folder is not None:
         relations, facts, name = *_read_folder(folder), folder.name
     else:
-        source = find_source(HUB_PATH, CONFIG, {}, data=data, near=Path())
-        table = source.load([SPLIT])[SPLIT]
-        is_of_hub = "template_index" in table.column_names
-        relations, facts = _read_hub(table) if is_of_hub else _read_mirror(table, data)
+        with quiet_loading(("datasets", "huggingface_hub")):
+            table = find_source(HUB_PATH, CONFIG, {}, data=data, near=Path()).load([SPLIT])[SPLIT]
+            is_of_hub = "template_index" in table.column_names
+            relations, facts = _read_hub(table) if is_of_hub else _read_mirror(table, data)
         name = HUB_PATH
     if not facts:
         raise ConfigError(f"{name} has no facts: there is nothing to ask; restore the data.")

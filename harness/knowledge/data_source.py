@@ -89,7 +89,7 @@ class PlainFiles:
                 why = "no rows in it" if isinstance(error, StopIteration) else _first_line(error.__cause__ or error)
                 raise FileFormatError(
                     f"{listed(name for names in files.values() for name in names)} can't be read as {self.builder} ({why}): "
-                    "correct the file or dataset_path."
+                    "correct the file, or what names it."
                 ) from error
         return dict(made)
 

@@ -27,6 +27,7 @@ from harness.core.errors import ConfigError, FileFormatError
 from harness.knowledge.converted import ConvertedParquet
 from harness.knowledge.data_source import PlainFiles, Source
 from harness.knowledge.mirror import ParquetFolder, listed
+from harness.knowledge.quiet import quiet_loading
 
 HUB_PATH = "facebook/lama"
 PARTS = ("trex", "google_re", "conceptnet", "squad")
@@ -82,7 +83,8 @@ class LamaTable:
 
     def facts(self) -> tuple[LamaFact, ...]:
         """Every row, in order. Raises FileFormatError (missing columns, empty cells), ConfigError (no rows)."""
-        table = self.source.load([self.split])[self.split]
+        with quiet_loading(("datasets", "huggingface_hub")):
+            table = self.source.load([self.split])[self.split]
         if not len(table):
             raise ConfigError(f"{self.what} has no rows in its split {self.split!r}: there is nothing to ask; restore it.")
         return read_table(table, self.what)
@@ -109,6 +111,8 @@ def read_table(table: Any, what: str) -> tuple[LamaFact, ...]:
 
 
 def _fact(row: tuple[Any, ...], what: str) -> LamaFact:
+    if several := next((value for value in row[:3] if isinstance(value, list)), None):
+        raise FileFormatError(f"{what}: {several!r} is a list: expected one text; write a row for each, or ask it as `facts`.")
     relation, subject, answer, template, sentence = (_text(value) for value in row)
     if not relation or not subject or not answer:
         raise FileFormatError(f"{what}: relation {relation!r}, subject {subject!r}, object {answer!r}: expected text in each.")

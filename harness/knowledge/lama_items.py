@@ -78,7 +78,7 @@ def blank_items(
     tokens = single_tokens(tokenizer, (fact.object for fact, _ in asked))
     before = encode_all(tokenizer, [_parts(prompt)[0] for _, prompt in asked])
     whole = encode_all(tokenizer, [_filled(fact, prompt, reads_left) for fact, prompt in asked])
-    window = getattr(tokenizer, "model_max_length", math.inf)
+    window = _window(tokenizer)
     items = []
     for (fact, prompt), ids_before, ids in zip(asked, before, whole, strict=True):
         token, n = tokens.get(fact.object), len(ids_before)
@@ -97,8 +97,9 @@ def blank_items(
     return items
 
 
-def sentence_items(asked: Sequence[Asked]) -> list[Item]:
-    """Every fact with its relation's objects as options. Raises ConfigError for a relation with one object."""
+def sentence_items(asked: Sequence[Asked], tokenizer: Any, excluded: Counter[str]) -> list[Item]:
+    """Every fact with its relation's objects as options; ``excluded`` counts those whose sentence does not fit into the window
+    with the longest of them. Raises ConfigError for a relation with one object."""
     objects: dict[str, set[str]] = defaultdict(set)
     for fact, _ in asked:
         objects[fact.relation].add(fact.object)
@@ -108,10 +109,28 @@ def sentence_items(asked: Sequence[Asked]) -> list[Item]:
         raise ConfigError(
             f"LAMA's relation {alone[0]!r} has one object only, so there is nothing to rank; leave it out with `relations`."
         )
+    longest = {relation: _longest(tokenizer, found) for relation, found in options.items()}
+    filled = encode_all(tokenizer, [prompt.replace("[Y]", longest[fact.relation]) for fact, prompt in asked])
+    fits = [len(ids) + SPECIAL_TOKENS <= _window(tokenizer) for ids in filled]
+    if n_left_out := fits.count(False):
+        excluded[BEYOND_WINDOW] += n_left_out
     return [
         Item(_key(fact), fact.relation, prompt, options[fact.relation], (place[fact.relation][fact.object],))
-        for fact, prompt in asked
+        for (fact, prompt), is_short in zip(asked, fits, strict=True)
+        if is_short
     ]
+
+
+def _longest(tokenizer: Any, words: Sequence[str]) -> str:
+    """The one of most tokens."""
+    return max(zip(encode_all(tokenizer, [f" {word}" for word in words]), words, strict=True), key=lambda pair: len(pair[0]))[
+        1
+    ]
+
+
+def _window(tokenizer: Any) -> float:
+    """How many tokens a tokenizer says that its model takes."""
+    return float(getattr(tokenizer, "model_max_length", math.inf))
 
 
 def sample_relations(items: Sequence[Item], per_relation: int | None, excluded: Counter[str]) -> list[Item]:

@@ -6,7 +6,7 @@ Descriptive, not judged: no verdict hangs on these numbers, and their intervals 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,7 +15,7 @@ from harness.core.outcomes import Outcomes
 from harness.core.records import CellRun, TaskRun
 from harness.core.verdicts import POOLED, Estimate, NotEstimable, PairedCounts, Status
 from harness.report.bundle import RunBundle
-from harness.report.pairs import compared, count_changes
+from harness.report.pairs import Pair, compared, count_changes, kl_nats
 from harness.stats.intervals import wilson
 from harness.stats.paired import tango_interval
 from harness.stats.retention import retention
@@ -25,7 +25,8 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class DenseComparison:
-    """One case of a cell beside its dense model on the same items; ``loss`` is positive when the cell knows less."""
+    """One case of a cell beside its dense model on the same items; ``loss`` is positive when the cell knows less. ``kl_nats``:
+    the mean of KL(dense || cell) over each item's options, None where none compete (and for the pool)."""
 
     counts: PairedCounts
     n_right_dense: int
@@ -33,6 +34,7 @@ class DenseComparison:
     accuracy_candidate: Estimate
     loss: Estimate
     retention: Estimate | NotEstimable
+    kl_nats: float | None = None
 
 
 def accuracy_of(outcomes: Outcomes) -> Estimate | None:
@@ -58,7 +60,7 @@ def compare_dense(bundle: RunBundle, run: CellRun) -> dict[str, DenseComparison]
         return {}
     found = {name: compared(bundle)[cell.id, name].pairs.get("dense model") for name in run.runs}
     pairs = {name: (one.was_right, one.run.outcomes.correct) for name, one in found.items() if one is not None}
-    made = {name: _compare(*pair) for name, pair in pairs.items()}
+    made = {name: replace(_compare(*pairs[name]), kl_nats=_mean_kl(one)) for name, one in found.items() if one is not None}
     verdict = bundle.verdict_of(cell.id)
     if verdict is None or verdict.pooled is None or verdict.pooled.evidence is None:
         return made
@@ -82,6 +84,11 @@ def _in_pool(bundle: RunBundle, run: TaskRun) -> np.ndarray:
         return np.ones(len(run.outcomes), dtype=np.bool_)
     last = sorted(known)[bundle.pool_cap - 1]
     return np.array([digest <= last for digest in run.outcomes.digests], dtype=np.bool_)
+
+
+def _mean_kl(made: Pair) -> float | None:
+    found = kl_nats(made)
+    return None if found is None else float(found.mean())
 
 
 def _compare(was: np.ndarray, now: np.ndarray) -> DenseComparison:

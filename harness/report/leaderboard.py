@@ -9,7 +9,7 @@ both have, one test a column. Perplexities have a section of the report (``secti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,7 +27,8 @@ from harness.stats.paired import mcnemar_midp
 
 LEVEL = 0.95
 MANY_ANSWERS_CHANCE = 0.1
-"""Where guessing is right less often than this, P@10 says something."""
+"""Where guessing is right less often than this, P@10 says something. Where there is no guessing at all (a chance of 0: a last
+word, a generated answer) nothing is ranked, and a wrong answer's rank is only behind the accepted ones."""
 
 Measure = Literal["right", "P@10", "MRR"]
 
@@ -124,7 +125,7 @@ def _asked(outcomes: Outcomes, group_of: Mapping[str, str], number: Mapping[str,
 
 def _columns(name: str, rows: Mapping[Cell, _Asked], chance: float) -> list[Column]:
     has_relations = any(len(np.unique(asked.relations)) >= FEWEST_CLUSTERS for asked in rows.values())
-    measures: list[Measure] = ["right", "P@10", "MRR"] if chance < MANY_ANSWERS_CHANCE else ["right"]
+    measures: list[Measure] = ["right", "P@10", "MRR"] if 0 < chance < MANY_ANSWERS_CHANCE else ["right"]
     means = (True, False) if has_relations else (False,)
     return [Column(name, measure, is_macro) for measure in measures for is_macro in means]
 
@@ -138,10 +139,18 @@ def _mean(asked: _Asked, column: Column) -> Estimate | None:
     elif n_relations >= FEWEST_CLUSTERS:
         found = micro_mean(values, relations, LEVEL)
     elif column.measure == "MRR":
-        found = paired_t(values, 0.0, LEVEL).mean if len(values) > 1 else NotEstimable("one item")
+        found = _mean_of_ranks(values)
     else:
         found = wilson(int(values.sum()), len(values), LEVEL)
     return found if isinstance(found, Estimate) else None
+
+
+def _mean_of_ranks(values: np.ndarray) -> Estimate | NotEstimable:
+    """The mean of 1/rank by Student's t, its interval cut at 0 and 1."""
+    if len(values) < 2:
+        return NotEstimable("one item")
+    mean = paired_t(values, 0.0, LEVEL).mean
+    return replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 1.0))
 
 
 def _best(means: Mapping[Cell, Estimate], rows: Mapping[Cell, _Asked], column: Column) -> Cell | None:

@@ -17,6 +17,7 @@ from harness.core.outcomes import Outcomes
 from harness.core.records import CellRecord, CellRun, Item, Items, TaskRun
 from harness.core.verdicts import PairedCounts
 from harness.report.bundle import Reference, RunBundle
+from harness.stats.divergence import option_kl
 
 Against = Literal["baseline", "dense model"]
 """What a run is compared with."""
@@ -230,6 +231,20 @@ def pair(run: TaskRun, reference: Reference | None) -> Pair | None:
     place = places_of(outcomes.digests)
     places = [place.get(digest) for digest in run.outcomes.digests]
     return None if None in places else Pair(run, outcomes, np.array(places, dtype=np.intp))
+
+
+def kl_nats(made: Pair) -> np.ndarray | None:
+    """KL(reference || run) over each item's options, as the task's metric compares them; None where options do not compete (a
+    chance of 0), where one word stands for a vocabulary, or where either run kept no scores or has one that is not finite."""
+    was, now = made.reference.option_logliks_nats, made.run.outcomes.option_logliks_nats
+    if was is None or now is None or made.run.info.chance == 0:
+        return None
+    was, n_options = was.take(made.places), np.diff(now.ends, prepend=0)
+    if not np.array_equal(was.ends, now.ends) or (n_options < 1).any() or (n_options < 2).all():
+        return None
+    if not (np.isfinite(was.values).all() and np.isfinite(now.values).all()):
+        return None
+    return option_kl(was.values, now.values, now.ends)
 
 
 def flips(made: Pair, against: Against, ids: Sequence[str], *, again: bool = False) -> Flips:

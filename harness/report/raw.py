@@ -21,7 +21,7 @@ from harness.report.dense import accuracy_of, compared_dense
 from harness.report.hints import hints
 from harness.report.lines import Rows, quote
 from harness.report.listing import comparisons, listed, shares
-from harness.report.pairs import Flip, Flips, compared
+from harness.report.pairs import Flip, Flips, compared, kl_nats
 from harness.report.scores import pick_options
 from harness.report.status import cell_status, overall_status
 
@@ -130,7 +130,7 @@ def _columns(found: Flips, scored: np.ndarray) -> dict[str, Iterable[str]]:
     """Flips as columns of JSON text; ``scored`` says which of them have their options."""
     items, now, was = found.items(), found.run.outcomes, found.pair.reference
     here, there = found.here, found.there
-    options = map(_options, found.only(scored))
+    options, diverged = map(_options, found.only(scored)), kl_nats(found.pair)
     return {
         "item": (quote(item.id) for item in items),
         "digest": (quote(now.digests[i]) for i in here.tolist()),
@@ -146,6 +146,7 @@ def _columns(found: Flips, scored: np.ndarray) -> dict[str, Iterable[str]]:
         "margin_candidate_nats": map(repr, now.margins_nats[here].tolist()),
         "rank_reference": map(str, was.ranks[there].tolist()),
         "rank_candidate": map(str, now.ranks[here].tolist()),
+        "kl_nats": repeat("null", len(here)) if diverged is None else map(repr, diverged[here].tolist()),
         "near_tie": _bools(was.near_ties[there] | now.near_ties[here]),
         "n_options": (str(len(item.options)) for item in items),
         "options": (next(options) if one else "null" for one in scored.tolist()),

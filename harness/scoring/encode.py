@@ -109,6 +109,6 @@ def _encode_all(pairs: Iterable[tuple[str, str]], model: LoadedModel) -> dict[tu
     made: dict[tuple[str, bool], list[int]] = {}
     for special, keys in batches.items():
         if keys:
-            rows = model.tokenizer([text for text, _ in keys], add_special_tokens=special)["input_ids"]
+            rows = model.tokenizer([text for text, _ in keys], add_special_tokens=special, verbose=False)["input_ids"]
             made.update(zip(keys, rows, strict=True))
     return made

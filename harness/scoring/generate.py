@@ -138,7 +138,7 @@ class GreedyGenerator:
             )
         tokenizer = self._model.tokenizer
         special = self._is_encoder_decoder or not (tokenizer.bos_token and prompt.context.startswith(tokenizer.bos_token))
-        ids: list[int] = tokenizer.encode(prompt.context, add_special_tokens=special)
+        ids: list[int] = tokenizer.encode(prompt.context, add_special_tokens=special, verbose=False)
         return tuple(ids[-room:]) or (self._model.prefix_token_id,), max(0, len(ids) - room)
 
 

@@ -80,5 +80,5 @@ def _gaps(requests: Sequence[Request], model: LoadedModel, window: int) -> list[
 
 
 def _encode(texts: Sequence[str], model: LoadedModel, *, special: bool) -> dict[str, list[int]]:
-    rows = model.tokenizer(list(texts), add_special_tokens=special)["input_ids"] if texts else []
+    rows = model.tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"] if texts else []
     return dict(zip(texts, rows, strict=True))

@@ -41,7 +41,7 @@ def cut_windows(tokens: Sequence[int], prefix: int, window: int) -> Iterator[Enc
 def _windows_of(request: Request, model: LoadedModel, window: int) -> list[Encoded]:
     text = request.continuation
     special = not text.startswith(model.tokenizer.decode(model.prefix_token_id))
-    tokens = model.tokenizer.encode(text, add_special_tokens=special)
+    tokens = model.tokenizer.encode(text, add_special_tokens=special, verbose=False)
     if not tokens:
         raise ScoreError("a text to score in windows has no tokens: expected at least one; leave the item out.")
     return list(cut_windows(tokens, model.prefix_token_id, window))

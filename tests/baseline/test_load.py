@@ -49,6 +49,19 @@ def test_the_record_is_reviewable_and_holds_no_data_set_text(accepted: Any) -> N
     assert not {"prompt", "options"} & set(pq.read_schema(accepted.home / "facts.parquet").names)
 
 
+def test_generated_texts_stay_out_of_a_baseline_since_right_ones_are_the_data_sets_answers(desk: Any, build: Any) -> None:
+    run = build.one(200, 120)
+    task = run.runs["facts"]
+    said = replace(task, outcomes=replace(task.outcomes, texts=("Ouagadougou",) * 200))
+    desk.adopt(CellRun(run.record, {"facts": said}))
+    found = desk.load()
+    assert found.outcomes["facts"].texts is None
+    assert found.record.tasks["facts"].n_correct == 120
+    for file in desk.root.rglob("*"):
+        assert file.is_dir() or b"Ouagadougou" not in file.read_bytes()
+    assert pq.read_table(next(desk.root.rglob("facts.parquet")))["text"].null_count == 200
+
+
 def test_option_log_likelihoods_are_stored_only_where_the_task_keeps_them(desk: Any, build: Any) -> None:
     run = build.one(200, 120)
     task = run.runs["facts"]

@@ -201,6 +201,31 @@ def test_everything_left_out_is_counted(tokenizer: Any, write: Write, tmp_path: 
     assert sum(info.excluded.values()) + len(items) == len(rows)
 
 
+@pytest.mark.parametrize("family", ["encoder", "seq2seq"])
+def test_whole_sentences_that_do_not_fit_into_the_window_are_left_out_and_counted(
+    family: str, models: Callable[[str], LoadedModel], write: Write
+) -> None:
+    rows = [fact("Peru", "America"), fact("Chad", "Africa"), fact("xylograph " * 20, "Asia")]
+    info, outcomes = ask(Lama(file=write(rows), whole_sentence=True, family=family), models(family))
+    assert info.excluded == {reasons.BEYOND_WINDOW: 1}
+    assert info.n_items == len(outcomes) == 2
+    assert info.chance == 1 / 3  # its object competes all the same
+
+
+def test_nothing_is_printed_while_facts_load_and_are_asked(
+    models: Callable[[str], LoadedModel], write: Write, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The bars of the loader, and the tokenizer's warning of texts beyond the window: those are counted."""
+    rows = [fact("Peru", "America"), fact("Chad", "Africa"), fact("xylograph " * 20, "Asia")]
+    for family in ("encoder", "seq2seq"):
+        model = models(family)
+        model.tokenizer.deprecation_warnings = {}  # type: ignore[union-attr]
+        capfd.readouterr()
+        ask(Lama(file=write(rows), family=family), model)
+        ask(Lama(file=write(rows), whole_sentence=True, family=family), model)
+        assert capfd.readouterr() == ("", "")
+
+
 def test_a_decoder_leaves_out_what_goes_on_behind_the_blank(
     models: Callable[[str], LoadedModel], write: Write, tmp_path: Path
 ) -> None:
@@ -352,6 +377,7 @@ def test_the_hubs_other_parts_are_read_too() -> None:
             "no column template or masked_",
         ),
         ([fact("Chad", "Africa"), fact("", "Asia")], FileFormatError, "row 2: relation 'P30', subject '', object 'Asia'"),
+        ([{**fact("Chad", ""), "obj_label": ["Africa", "Asia"]}], FileFormatError, r"row 1: \['Africa', 'Asia'\] is a list"),
         ([fact("Chad", "Africa", "[X] is [X] [Y]")], FileFormatError, r"must hold one \[X\] and one \[Y\]"),
         ([fact("Chad", "Wagadugu")], ModelError, "none of its facts can be asked"),
     ],

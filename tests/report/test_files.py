@@ -6,13 +6,17 @@ import json
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
+from scipy.special import softmax
+from scipy.stats import entropy
 
 from harness.core.errors import FileFormatError
 from harness.core.records import CellRun
 from harness.core.verdicts import Status
 from harness.report import NotRun, RunBundle, replace_results, report, summary_table, update_readme, write_report
 from harness.report.markdown import escape, table
+from harness.report.raw import raw_report
 from harness.report.sections import SECTIONS
 
 
@@ -58,6 +62,28 @@ def test_retention_of_the_dense_model_is_its_definition(plain):
         found["accuracy_candidate"]["value"] / found["accuracy_dense"]["value"]
     )
     assert found["loss"]["value"] == pytest.approx(found["accuracy_dense"]["value"] - found["accuracy_candidate"]["value"])
+
+
+def test_divergence_from_the_dense_model_is_the_mean_over_items_and_that_of_each_flip_its_own(plain, bundle):
+    name = "llama_4bit-rtn_none"
+    cell = next(cell for cell in plain["run"]["cells"] if cell["id"] == name)
+    run = next(run for run in bundle.cells if run.record.cell.id == name).runs["facts"]
+    dense = bundle.dense["llama"].outcomes["facts"]
+    place = {digest: i for i, digest in enumerate(dense.digests)}
+    expected = {
+        digest: entropy(softmax(dense.option_logliks_nats[place[digest]]), softmax(run.outcomes.option_logliks_nats[i]))
+        for i, digest in enumerate(run.outcomes.digests)
+    }
+    assert cell["against_dense"]["facts"]["kl_nats"] == pytest.approx(np.mean(list(expected.values())))
+    assert cell["against_dense"]["facts"]["kl_nats"] > 0
+    assert cell["flips"]["facts"]["dense_model"]
+    for flip in cell["flips"]["facts"]["dense_model"]:
+        assert flip["kl_nats"] == pytest.approx(expected[flip["digest"]])
+    one = next(run for run in bundle.cells if run.record.cell.id == name)
+    alone = replace(run, info=replace(run.info, chance=0.0))  # where each answer is right or wrong for itself
+    others = tuple(replace(one, runs={**one.runs, "facts": alone}) if cell is one else cell for cell in bundle.cells)
+    again = next(cell for cell in raw_report(replace(bundle, cells=others))["cells"] if cell["id"] == name)
+    assert again["against_dense"]["facts"]["kl_nats"] is None
 
 
 def test_junit_has_one_case_a_verdict_with_the_right_outcome(files, bundle):

@@ -162,6 +162,16 @@ def test_generated_answers_are_shown_cut_in_the_table_and_whole_below(families, 
     assert "&lt;script&gt;alert(&#39;generated&#39;)" in html
 
 
+def test_of_a_generated_answer_in_a_baseline_the_row_says_how_it_was_read(families):
+    rows = [row for row in view_flips(families).flips if row.task == "trivia" and row.against == "baseline"]
+    assert {row.before.note for row in rows} == {"its words were not kept"}
+    assert all(row.before.text in row.gold for row in rows if row.side == "lost")
+    assert {row.before.text for row in rows if row.side == "gained"} == {"none of the options"}
+    assert all(row.scores.text_now and not row.scores.text_before for row in rows if row.scores)
+    beside_dense = [row for row in view_flips(families).flips if row.task == "trivia" and row.against == "dense model"]
+    assert any(row.scores.text_before for row in beside_dense if row.scores)
+
+
 def test_a_row_without_scores_says_why(families):
     rows = view_flips(families).flips
     assert all(row.scores is not None or row.why_no_scores for row in rows)

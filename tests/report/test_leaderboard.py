@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from harness.core.outcomes import Outcomes
-from harness.core.records import CellRun
+from harness.core.records import Cell, CellRun
+from harness.core.verdicts import Estimate
 from harness.report import RunBundle, make_leaderboard, render_leaderboard
-from harness.report.leaderboard import Column
+from harness.report.leaderboard import Column, Entry, Leaderboard
 from harness.stats.intervals import wilson
 
 FACTS = Column("facts", "right", False)
@@ -92,6 +93,55 @@ def test_csv_has_a_line_an_entry_and_latex_no_bare_special_signs(two: Any) -> No
     assert not any(line.replace("\\_", "").count("_") for line in body.splitlines())
     lines = [line for line in body.splitlines() if line.endswith("\\\\")]
     assert {line.count("&") for line in lines} == {len(board.columns)}
+
+
+@pytest.mark.parametrize(("chance", "measures"), [(1 / 4, {"right"}), (1 / 400, {"right", "P@10", "MRR"}), (0.0, {"right"})])
+def test_only_tasks_that_rank_many_answers_have_p_at_10(chance: float, measures: set[str], two: Any) -> None:
+    """A last word or a generated answer has no chance and no ranks: one that is wrong would be among the first ten."""
+    bundle, *_ = two(60, 40)
+    cells = tuple(
+        replace(cell, runs={name: replace(run, info=replace(run.info, chance=chance)) for name, run in cell.runs.items()})
+        for cell in bundle.cells
+    )
+    board = make_leaderboard(replace(bundle, cells=cells))
+    assert {column.measure for column in board.columns if column.task == "facts"} == measures
+
+
+@pytest.mark.parametrize("n_wrong", [1, 2, 20])
+def test_no_interval_is_beyond_0_or_1(n_wrong: int, two: Any) -> None:
+    bundle, _, first, _ = two(len(two(0, 0)[1].runs["facts"].outcomes) - n_wrong, 40)
+    cells = tuple(
+        replace(cell, runs={"facts": replace(run, info=replace(run.info, chance=1 / 400))})
+        for cell in bundle.cells
+        for run in [cell.runs["facts"]]
+    )
+    board = make_leaderboard(replace(bundle, cells=cells))
+    column = Column("facts", "MRR", False)
+    assert {column} < set(board.columns)
+    for entry in board.entries.values():
+        assert 0 <= entry.mean.low <= entry.mean.value <= entry.mean.high <= 1
+    ranks = np.r_[np.ones(len(first.runs["facts"].outcomes) - n_wrong), np.full(n_wrong, 1 / 3)]
+    assert board.entries[first.record.cell, column].mean.value == pytest.approx(ranks.mean())
+
+
+def test_every_sign_that_latex_reads_as_its_own_is_escaped() -> None:
+    cell = Cell("llama", "4bit-rtn", "none")
+    column = Column("50%_of {a}&b#1$~^\\|x|", "right", False)
+    entry = Entry(Estimate(0.5, 0.25, 0.75, 0.95, "wilson"), 8, 8, True)
+    latex = render_leaderboard(Leaderboard((column,), (cell,), {(cell, column): entry}), "latex")
+    assert latex.splitlines()[2] == (
+        "Cell & 50\\%\\_of \\{a\\}\\&b\\#1\\$\\textasciitilde{}\\textasciicircum{}\\textbackslash{}|x| \\\\"
+    )
+    assert latex.splitlines()[3:5] == ["\\hline", "llama\\_4bit-rtn\\_none & \\textbf{50.0~\\% [25.0, 75.0]} \\\\"]
+    markdown = render_leaderboard(Leaderboard((column,), (cell,), {(cell, column): entry}), "md")
+    assert {line.count("|") - line.count("\\|") for line in markdown.splitlines() if line.startswith("|")} == {3}
+
+
+def test_a_leaderboard_without_rows_is_a_table_all_the_same() -> None:
+    empty = Leaderboard((), (), {})
+    assert "\\begin{tabular}{l}\nCell \\\\\n\\end{tabular}" in render_leaderboard(empty, "latex")
+    assert render_leaderboard(empty, "md").startswith("| Cell |\n| --- |\n")
+    assert render_leaderboard(empty, "csv").count("\n") == 1
 
 
 def test_relations_give_a_macro_column_beside_the_micro_one(synthetic: ModuleType, bundle: RunBundle) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.core.outcomes import Outcomes
-from harness.core.records import CellFailure, CellRun, CompressionCost
+from harness.core.records import CellFailure, CellRun, CompressionCost, TaskRun
 from harness.core.verdicts import POOLED, RECOVERED, Evidence, RecoveryEvidence, Verdict
 from harness.report import format as fmt
 from harness.report.bundle import Reference, RunBundle, cell_of
@@ -173,7 +172,7 @@ def _outcome(entry: CellRun, case: Verdict, dense: DenseComparison | None, axis:
     return OutcomeRow(
         task=case_name(case.task),
         status=view_status(case),
-        note=", ".join(note for note in (anchor_note(case), _answers_note(run.outcomes) if run else "") if note),
+        note=", ".join(note for note in (anchor_note(case), _answers_note(run) if run else "") if note),
         n_items=_of_planned(n_items, n_planned),
         dense=CELL_ITSELF if entry.record.cell.is_dense else accuracy_view(dense.accuracy_dense if dense else None),
         baseline=accuracy_view(evidence.accuracy_baseline) if evidence else NOT_COMPARED,
@@ -193,9 +192,10 @@ def anchor_note(case: Verdict) -> str:
     return {"last": "", "release": "against the release baseline", "dense": "against the dense cell"}[case.anchor]
 
 
-def _answers_note(outcomes: Outcomes) -> str:
+def _answers_note(run: TaskRun) -> str:
     """What of a task's answers could not be read, where they were generated, and what of its contexts did not fit."""
-    unparsed = "" if outcomes.texts is None else f"{fmt.count(outcomes.n_unparsed)} unparsed"
+    outcomes = run.outcomes
+    unparsed = f"{fmt.count(outcomes.n_unparsed)} unparsed" if run.info.score_class == "generation" else ""
     cut = f"{fmt.plural(outcomes.n_cut, 'context')} cut to the window" if outcomes.n_cut else ""
     return ", ".join(note for note in (unparsed, cut) if note)
 

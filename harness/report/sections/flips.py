@@ -115,6 +115,8 @@ def _left_out(rows: Sequence[FlipView], n_all: int) -> str:
 
 IN_JSON = "more in report.json"
 NOT_KEPT = "scores not kept"
+TEXT_NOT_KEPT = "its words were not kept"
+"""Of a generated answer, or the likeliest word of a vocabulary, in a baseline: it holds no text."""
 
 
 def _rows(found: Flips, share: int, scored: Flips) -> Iterator[FlipView]:
@@ -129,7 +131,7 @@ def _rows(found: Flips, share: int, scored: Flips) -> Iterator[FlipView]:
 
 def _row(found: Flips, flip: Flip, row_id: str, scores: ScoresView | None, *, why_no_scores: str) -> FlipView:
     item = flip.item
-    generated = flip.candidate.text is not None or flip.reference.text is not None
+    generated = found.run.info.score_class == "generation"
     n_gold_hidden = len(item.gold) - MOST_GOLD
     return FlipView(
         id=row_id,
@@ -155,7 +157,9 @@ def _row(found: Flips, flip: Flip, row_id: str, scores: ScoresView | None, *, wh
 def _said(flip: Flip, answer: Answer) -> SaidView:
     option = option_of(flip.item, answer)
     if answer.text is None:
-        return SaidView("none of the options" if option is None else fmt.visible(option, LONGEST_ANSWER), "")
+        shown = "none of the options" if option is None else fmt.visible(option, LONGEST_ANSWER)
+        has_words = flip.reference.text is not None or flip.candidate.text is not None
+        return SaidView(shown, TEXT_NOT_KEPT if has_words else "")
     shown = fmt.visible(" ".join(answer.text.split()), LONGEST_SAID) if answer.text.strip() else "(empty)"
     if option is None:
         return SaidView(shown, "none of the options")
