@@ -76,12 +76,13 @@ def recipes() -> dict[str, tuple[str, dict[str, Any]]]:
     add("8bit-int8-dynamic", "int8_dynamic", every)
     for bits in (4, 3, 2, 8):
         add(f"{bits}bit-rtn", "rtn", every if bits in (3, 4) else ("all",), bits=bits, group_size=64)
+    text = {"leave_out_documents": [267, 285]}  # they name a film that T-REx asks about
     for bits in (4, 3, 2, 8):
-        add(f"{bits}bit-gptq", "gptq", bits=bits, group_size=64)
-    add("4bit-awq", "awq", bits=4, group_size=64)
+        add(f"{bits}bit-gptq", "gptq", bits=bits, group_size=64, **text)
+    add("4bit-awq", "awq", bits=4, group_size=64, **text)
     for method in ("sparsegpt", "wanda"):
-        add(f"50pct-{method}", method, sparsity=0.5)
-        add(f"2of4-{method}", method, sparsity=0.5, pattern="2:4")
+        add(f"50pct-{method}", method, sparsity=0.5, **text)
+        add(f"2of4-{method}", method, sparsity=0.5, pattern="2:4", **text)
     for share in (0.2, 0.4):
         chain = [{"method": "magnitude", "sparsity": share}, {"method": "int8_dynamic"}]
         add(f"{share:.0%}.8bit-steps".replace("%", "pct"), "steps", every, steps=chain)

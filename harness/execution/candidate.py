@@ -37,6 +37,7 @@ _TRAINING_TEXT = "training_text"
 """The key of a recovery in the matrix that names the file it is trained on."""
 
 _LEFT_OUT = "leave_out_documents"
+_CALIBRATION = "calibration"
 """The key of a recovery in the matrix that lists documents of that text, counted from 1, that it is not trained on."""
 
 
@@ -131,11 +132,14 @@ class Candidate:
     def training_text(self) -> CalibrationText:
         """What a recovery is trained on: the shipped text, or the file that the matrix names, but for what it leaves out."""
         given = self.plan.recovery[1]
-        source, left_out = given.get(_TRAINING_TEXT), given.get(_LEFT_OUT, [])
+        return self._text(f"recovery {self.plan.cell.recovery!r}", given.get(_TRAINING_TEXT), given.get(_LEFT_OUT, []))
+
+    def _text(self, entry: str, source: str | None, left_out: Any) -> CalibrationText:
+        """The shipped text, or the file that an entry of the matrix names, but for the documents that it leaves out."""
         if not isinstance(left_out, list) or not all(type(number) is int for number in left_out):
             raise ConfigError(
-                f"recovery {self.plan.cell.recovery!r} of the matrix: {_LEFT_OUT} = {left_out!r} is not possible: expected "
-                "the numbers of documents, counted from 1."
+                f"{entry} of the matrix: {_LEFT_OUT} = {left_out!r} is not possible: expected the numbers of documents, "
+                "counted from 1."
             )
         text = shipped_text() if source is None else load_text(self.base / source)
         return text.without(left_out)
@@ -171,7 +175,7 @@ class Candidate:
     def _method(self, *, as_declared: bool = False) -> tuple[CompressionMethod, CalibrationText | None]:
         name, given = self.plan.compression
         fields = dict(given)
-        source = fields.pop("calibration", None)
+        source, left_out = fields.pop(_CALIBRATION, None), fields.pop(_LEFT_OUT, [])
         scope = fields.pop("scope", "all")
         if name == "artifact" and isinstance(where := fields.get("folder"), str) and where:
             spec = f"artifact:{where}"
@@ -179,9 +183,12 @@ class Candidate:
         if self.variant is not None and self.variant.seed is not None and not as_declared:
             fields["seed"] = self.variant.seed
         method = Scoped(construct("compression", self.plan.cell.compression, COMPRESSION.load(name), fields), scope)
-        if not method.needs_text:
-            return method, None
-        return method, shipped_text() if source is None else load_text(self.base / source)
+        entry = f"compression {self.plan.cell.compression!r}"
+        if method.needs_text:
+            return method, self._text(entry, source, left_out)
+        if source is not None or left_out:
+            raise ConfigError(f"{entry} of the matrix: {name!r} is not calibrated, so it has no text.")
+        return method, None
 
     def _weights_key(self, method: CompressionMethod, text: CalibrationText | None) -> str:
         variant = self.variant

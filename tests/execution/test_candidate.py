@@ -66,6 +66,21 @@ def test_weights_that_were_calibrated_on_other_tokens_are_not_served(measure, tm
     assert again.record.provenance.weights_digest != first.record.provenance.weights_digest
 
 
+def test_documents_are_left_out_of_a_calibration_and_only_of_one(measure, tmp_path: Path) -> None:
+    calibrated = 'method = "gptq"\nbits = 2\ngroup_size = 16\nn_samples = 4\nsample_tokens = 32\ncalibration = "text.txt"'
+    texts = (tmp_path / "text.txt").read_text().split("\n\n")
+    whole = measure(calibrated)
+    left_out = measure(f"{calibrated}\nleave_out_documents = [1]")
+    assert left_out.record.provenance.weights_digest != whole.record.provenance.weights_digest
+    (tmp_path / "text.txt").write_text("\n\n".join(texts[1:]))
+    assert measure(calibrated).record.provenance.weights_digest == left_out.record.provenance.weights_digest
+    with pytest.raises(ConfigError, match=r"leave_out_documents = \['1'\] is not possible: expected the numbers of documents"):
+        measure(f"{calibrated}\nleave_out_documents = ['1']")
+    for line in ("leave_out_documents = [1]", 'calibration = "text.txt"'):
+        with pytest.raises(ConfigError, match="'rtn' is not calibrated, so it has no text"):
+            measure(f'method = "rtn"\nbits = 4\ngroup_size = 16\n{line}')
+
+
 def test_an_artifact_brings_all_of_its_weights_also_from_the_store(measure, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
