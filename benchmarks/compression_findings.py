@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from harness.core.verdicts import Estimate, PairedCounts
-from harness.stats.clusters import cluster_interval, p_loss_above_clustered
+from harness.stats.clusters import Clusters, cluster_interval, p_loss_above_clustered
 from harness.stats.intervals import wilson
 from harness.stats.multiplicity import holm
 from harness.stats.paired import mcnemar_midp, tango_interval
@@ -129,11 +129,10 @@ def _tested(words: str, was: Task, now: Task, *, clustered: bool) -> Tested:
         low, high = tango_interval(counts.n_lost, counts.n_gained, counts.n_items, LEVEL)
         tails = mcnemar_midp(counts.n_lost, counts.n_gained), mcnemar_midp(counts.n_gained, counts.n_lost)
         return Tested(words, Estimate(counts.loss, low, high, LEVEL, "tango"), _two_sided(*map(float, tails)))
-    lost, gained, items = (
-        _by_group(one, now.groups) for one in (was.right & ~now.right, ~was.right & now.right, now.right | True)
-    )
-    tails = p_loss_above_clustered(lost, gained, items, 0.0), p_loss_above_clustered(gained, lost, items, 0.0)
-    return Tested(words, cluster_interval(lost, gained, items, LEVEL), _two_sided(*map(float, tails)))
+    numbers = np.unique(now.groups, return_inverse=True)[1]
+    counts = Clusters.of(was.right & ~now.right, ~was.right & now.right, numbers)
+    tails = p_loss_above_clustered(counts, 0.0), p_loss_above_clustered(counts.turned(), 0.0)
+    return Tested(words, cluster_interval(counts, LEVEL), _two_sided(*map(float, tails)))
 
 
 def _steps(cells: Mapping[tuple[str, str], Row]) -> Iterator[Tested]:
