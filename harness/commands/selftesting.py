@@ -49,7 +49,7 @@ def run(terminal: Terminal, args: argparse.Namespace) -> int:
     policy_file = args.policy_file or matrix.path.parent / POLICY
     cells, untested = _recorded_cells(args, matrix, policy_file)
     progress = terminal.progress()
-    progress.start(f"testing the gate on {len(cells)} cells")
+    progress.start(f"testing the gate on {_cells(len(cells))}")
     found = self_test(
         cells,
         profile=matrix.profile,
@@ -182,7 +182,7 @@ def _is_refused(path: Path, recorded: Recorded) -> bool:
 def _told(found: SelfTest, policy_file: Path, folder: Path | None, files: Check) -> Iterator[str]:
     source = "the accepted baselines" if folder is None else f"the records of {folder}"
     rates = "as was measured" if found.flips is None else f"on {_plain(percent(found.flips))} of the items"
-    yield f"The gate on {len(found.cells)} cells of profile {found.profile!r}, by {policy_file}."
+    yield f"The gate on {_cells(len(found.cells))} of profile {found.profile!r}, by {policy_file}."
     yield f"Losses are injected into {source}; items flip {rates} when nothing changes."
     yield f"{found.n_commits:,} commits of each kind are simulated, seed {found.seed}."
     yield from (f"not tested: {cell}: {why}" for cell, why in found.untested.items())
@@ -283,3 +283,7 @@ def _table(head: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
 
 def _plain(text: str) -> str:
     return text.replace(NBSP, " ")
+
+
+def _cells(number: int) -> str:
+    return "1 cell" if number == 1 else f"{number} cells"

@@ -52,7 +52,7 @@ def ask(
 def test_it_tells_a_newcomer_how_often_the_gate_errs_and_keeps_its_word(ask: Ask) -> None:
     code, said = ask("--json", "found.json")
     assert code == 0, said
-    assert "The gate on 1 cells of profile 'embedded'" in said
+    assert "The gate on 1 cell of profile 'embedded'" in said
     assert "not tested: llama_8bit-rtn_none: it has no baseline" in said
     assert "kept      a commit on which nothing changed is red: <= 5.00 %; found 0 %, at 99.9 % confidence <= 0.3 %" in said
     assert "item files that are cut in the middle are refused: 2 tried" in said
