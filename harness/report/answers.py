@@ -17,9 +17,9 @@ from harness.core.digest import digest_text
 from harness.core.outcomes import Outcomes
 from harness.core.records import Cell, CellRun, TaskRun
 from harness.core.verdicts import Estimate, NotEstimable
-from harness.gate.clusters import ALONE, relation_numbers
+from harness.gate.clusters import ALONE, few_relations
 from harness.report.bundle import RunBundle
-from harness.report.pairs import labels_of
+from harness.report.pairs import clusters_of, labels_of
 from harness.stats.answer import Answer, answer, gain_of, gap_closed_of
 from harness.stats.attribution import LostItems, split_lost
 from harness.stats.clusters import FEWEST_CLUSTERS
@@ -108,7 +108,7 @@ class _Beside:
         )
 
     def many_clusters(self, kept: np.ndarray | slice = slice(None)) -> np.ndarray | None:
-        """The clusters of some of the items; None where there are fewer than ten of them."""
+        """The clusters of some of the items; None where there are fewer than ten of them: one relation by itself."""
         numbers = self.clusters[kept]
         return numbers if len(np.unique(numbers[numbers != ALONE])) >= FEWEST_CLUSTERS else None
 
@@ -175,11 +175,12 @@ def _answered(bundle: RunBundle, runs: Mapping[Cell, CellRun], recovered: CellRu
 
 
 def _beside(bundle: RunBundle, runs: Mapping[Cell, CellRun], recovered: CellRun, name: str) -> _Beside | str:
-    """The runs beside a recovered one, or which of them is not there."""
+    """The runs beside a recovered one, or what keeps them from answering."""
     cell, task = recovered.record.cell, recovered.runs[name]
     dense = right_on(task, _dense(bundle, cell, name))
     compressed = right_on(task, _outcomes(runs, Cell(cell.model, cell.compression, "none"), name))
-    missing = _missing(cell, task, dense is not None, compressed is not None)
+    clusters = clusters_of(bundle, cell, task)
+    missing = _missing(cell, task, clusters, dense is not None, compressed is not None)
     if missing or dense is None or compressed is None:
         return missing
     return _Beside(
@@ -189,24 +190,20 @@ def _beside(bundle: RunBundle, runs: Mapping[Cell, CellRun], recovered: CellRun,
         control=right_on(task, _outcomes(runs, Cell(cell.model, "none", cell.recovery), name)),
         tuned=None if recovered.record.recovery_method == TUNING else _tuned(runs, cell, task),
         relations=labels_of(task.items)[1],
-        clusters=_clusters(task),
+        clusters=clusters,
     )
 
 
-def _clusters(task: TaskRun) -> np.ndarray:
-    if task.info.n_clusters is None:
-        return np.full(len(task.outcomes), ALONE)
-    return relation_numbers(task.items)
-
-
-def _missing(cell: Cell, task: TaskRun, has_dense: bool, has_compressed: bool) -> str:
-    """Which of the runs that an answer needs is not there; empty where all are."""
+def _missing(cell: Cell, task: TaskRun, clusters: np.ndarray, has_dense: bool, has_compressed: bool) -> str:
+    """What an answer needs that is not there, a run or relations; empty where all is."""
     if len(task.outcomes) < task.info.n_items:
         return "it was decided early, and a part of its items is no fair sample: measure it in full (--harness-full)"
     if not has_compressed:
         return f"{Cell(cell.model, cell.compression, 'none').id} was not measured on the same items in this run"
     if not has_dense:
         return f"{cell.dense.id} was not asked the same items"
+    if not (clusters == ALONE).all() and few_relations(clusters) is not None:
+        return f"its relations stand for others, and fewer than {FEWEST_CLUSTERS} were asked: ask more items"
     return ""
 
 

@@ -14,8 +14,10 @@ import numpy as np
 from harness.core.outcomes import Outcomes
 from harness.core.records import CellRun, TaskRun
 from harness.core.verdicts import POOLED, Estimate, NotEstimable, PairedCounts, Status
+from harness.gate.clusters import ALONE, ClusteredItems, FewRelations
 from harness.report.bundle import RunBundle
-from harness.report.pairs import Pair, compared, count_changes, kl_nats
+from harness.report.pairs import Pair, clusters_of, compared, count_changes, kl_nats
+from harness.stats.clusters import FEWEST_CLUSTERS
 from harness.stats.intervals import wilson
 from harness.stats.paired import tango_interval
 from harness.stats.retention import retention
@@ -26,7 +28,11 @@ LEVEL = 0.95
 @dataclass(frozen=True, slots=True)
 class DenseComparison:
     """One case of a cell beside its dense model on the same items; ``loss`` is positive when the cell knows less. ``kl_nats``:
-    the mean of KL(dense || cell) over each item's options, None where none compete (and for the pool)."""
+    the mean of KL(dense || cell) over each item's options, None where none compete (and for the pool).
+
+    Intervals are those of the items, and of relations like these where relations stand for others: there the retention is
+    NotEstimable of fewer than ten, and the other intervals are of these items alone.
+    """
 
     counts: PairedCounts
     n_right_dense: int
@@ -60,7 +66,12 @@ def compare_dense(bundle: RunBundle, run: CellRun) -> dict[str, DenseComparison]
         return {}
     found = {name: compared(bundle)[cell.id, name].pairs.get("dense model") for name in run.runs}
     pairs = {name: (one.was_right, one.run.outcomes.correct) for name, one in found.items() if one is not None}
-    made = {name: replace(_compare(*pairs[name]), kl_nats=_mean_kl(one)) for name, one in found.items() if one is not None}
+    clusters = {name: clusters_of(bundle, cell, run.runs[name]) for name in pairs}
+    made = {
+        name: replace(_compare(*pairs[name], clusters[name]), kl_nats=_mean_kl(one))
+        for name, one in found.items()
+        if one is not None
+    }
     verdict = bundle.verdict_of(cell.id)
     if verdict is None or verdict.pooled is None or verdict.pooled.evidence is None:
         return made
@@ -72,7 +83,8 @@ def compare_dense(bundle: RunBundle, run: CellRun) -> dict[str, DenseComparison]
     was, now = (np.concatenate([pairs[name][i][part] for name, part in zip(names, kept, strict=True)]) for i in (0, 1))
     evidence = verdict.pooled.evidence
     if len(now) == evidence.counts.n_items or evidence.counts.n_items < evidence.n_planned:
-        made[POOLED] = _compare(was, now)
+        in_pool = [clusters[name][part] for name, part in zip(names, kept, strict=True)]
+        made[POOLED] = _compare(was, now, np.concatenate(in_pool))
     return made
 
 
@@ -91,10 +103,10 @@ def _mean_kl(made: Pair) -> float | None:
     return None if found is None else float(found.mean())
 
 
-def _compare(was: np.ndarray, now: np.ndarray) -> DenseComparison:
+def _compare(was: np.ndarray, now: np.ndarray, clusters: np.ndarray) -> DenseComparison:
     counts, n_right = count_changes(was, now), int(was.sum())
     low, high = tango_interval(counts.n_lost, counts.n_gained, counts.n_items, LEVEL)
-    return DenseComparison(
+    by_items = DenseComparison(
         counts=counts,
         n_right_dense=n_right,
         accuracy_dense=wilson(n_right, counts.n_items, LEVEL),
@@ -102,3 +114,23 @@ def _compare(was: np.ndarray, now: np.ndarray) -> DenseComparison:
         loss=Estimate(counts.loss, low, high, LEVEL, "tango"),
         retention=retention(counts, n_right, LEVEL),
     )
+    return by_items if (clusters == ALONE).all() else _of_clusters(by_items, ClusteredItems(was, now, clusters))
+
+
+def _of_clusters(by_items: DenseComparison, clustered: ClusteredItems) -> DenseComparison:
+    """The same for relations like these, as the gate's evidence is."""
+    if clustered.few is not None:
+        return replace(by_items, retention=NotEstimable(_too_few(clustered.few)))
+    drawn = clustered.resampled
+    return replace(
+        by_items,
+        accuracy_dense=drawn.accuracy_before(by_items.accuracy_dense),
+        accuracy_candidate=drawn.accuracy_now(by_items.accuracy_candidate),
+        loss=drawn.loss(clustered.counts, LEVEL),
+        retention=drawn.retention(by_items.retention),
+    )
+
+
+def _too_few(few: FewRelations) -> str:
+    asked = f"only {few.n_relations} of the relations that stand for others were asked"
+    return f"{asked}, and fewer than {FEWEST_CLUSTERS} say nothing of the rest"

@@ -16,13 +16,11 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import stdtrit
 
-from harness.core.digest import digest_text
-from harness.core.records import CellRun, TaskInfo
+from harness.core.records import CellRun
 from harness.core.verdicts import POOLED, Estimate, Status
-from harness.gate.clusters import has_clusters
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle
-from harness.report.pairs import Compared, Pair, compared
+from harness.report.pairs import Compared, Pair, clusters_of, compared
 from harness.stats.clusters import FEWEST_CLUSTERS, Alone, Scores, p_mean_above
 from harness.stats.continuous import paired_t, soft_losses
 from harness.stats.multiplicity import benjamini_hochberg
@@ -147,19 +145,12 @@ def _margins(bundle: RunBundle) -> Iterator[tuple[str, str, np.ndarray, np.ndarr
             losses = soft_losses(pair.reference.margins_nats[pair.places], one.run.outcomes.margins_nats)
             if len(losses) < 2 or not losses.any():
                 continue
-            each = losses, _clusters(one, bundle.baselines[entry.record.cell.id].tasks[name])
+            each = losses, clusters_of(bundle, entry.record.cell, one.run)
             pool += [each] if one.run.info.pooled else []
             yield entry.record.cell.id, name, *each
         if len(pool) > 1:
             losses, clusters = (np.concatenate(column) for column in zip(*pool, strict=True))
             yield entry.record.cell.id, POOLED, losses, clusters
-
-
-def _clusters(one: Compared, known: TaskInfo) -> np.ndarray:
-    if not has_clusters(one.run.info, known):
-        return np.full(len(one.run.outcomes), -1, dtype=np.int64)
-    numbers = np.array([int(digest_text(group.group)[:15], 16) for group in one.groups], dtype=np.int64)
-    return np.asarray(numbers[one.relations])
 
 
 def _warning(cell: str, task: str, losses: np.ndarray, clusters: np.ndarray, level: float) -> EarlyWarning | None:

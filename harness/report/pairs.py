@@ -14,8 +14,9 @@ from harness.core.columns import StoredItems
 from harness.core.digest import places_of
 from harness.core.near_ties import settled
 from harness.core.outcomes import Outcomes
-from harness.core.records import CellRecord, CellRun, Item, Items, TaskRun
+from harness.core.records import Cell, CellRecord, CellRun, Item, Items, TaskRun
 from harness.core.verdicts import PairedCounts
+from harness.gate.clusters import ALONE, has_clusters, relation_numbers
 from harness.report.bundle import Reference, RunBundle
 from harness.stats.divergence import option_kl
 
@@ -215,6 +216,16 @@ def labels_of(items: Items) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if isinstance(items, StoredItems):
         return items.labels()
     return tuple(item.id for item in items), tuple(item.group for item in items)
+
+
+def clusters_of(bundle: RunBundle, cell: Cell, run: TaskRun) -> np.ndarray:
+    """The number of each item's relation where relations stand for others, by what is asked now or by what was accepted of the
+    cell or of its dense model; ALONE elsewhere."""
+    name, references = run.info.name, (bundle.baselines.get(cell.id), bundle.dense.get(cell.model))
+    known = [one.tasks[name] for one in references if one is not None and name in one.tasks]
+    if any(has_clusters(run.info, one) for one in known or [run.info]):
+        return relation_numbers(run.items)
+    return np.full(len(run.outcomes), ALONE)
 
 
 def pair(run: TaskRun, reference: Reference | None) -> Pair | None:

@@ -69,28 +69,36 @@ def mean_by_clusters(
 
 def recall_by_clusters(
     dense: Right, compressed: Right, recovered: Right, clusters: Numbers, by_items: Recall, *, level: float
-) -> Recall:
+) -> Recall | NotEstimable:
     """r1, r0 and their difference with the outer ends of ``by_items`` and of the linearised ratios' cluster t; the larger p.
 
-    The influence of an item on r1 is (it came back - r1)/n_lost where it was lost and 0 elsewhere, on r0 likewise.
+    The influence of an item on r1 is (it came back - r1)/n_lost where it was lost and 0 elsewhere, on r0 likewise. A relation
+    without lost items says nothing of r1: only those with some count for its degrees of freedom, and for the difference the
+    fewer of both. NotEstimable where either kind of item is of one relation alone.
     """
-    sides = []
-    for group, found in ((dense & ~compressed, by_items.lost), (~dense & ~compressed, by_items.never)):
-        sides.append(np.where(group, recovered - found.value, 0.0) / group.sum())
-    lost, never = sides
-    (error_lost, df), (error_never, _), (error, _) = (standard_error(part, clusters) for part in (lost, never, lost - never))
-    critical = float(stdtrit(df, (1 + level) / 2))
+    groups = (dense & ~compressed, ~dense & ~compressed)
+    n_lost, n_never = (_n_clusters(clusters[group]) for group in groups)
+    if min(n_lost, n_never) < 2:
+        which = "the lost items are" if n_lost < 2 else "the items that were never known are"
+        return NotEstimable(f"all {which} of one relation, which says nothing of others")
+    lost, never = (
+        np.where(group, recovered - found.value, 0.0) / group.sum()
+        for group, found in zip(groups, (by_items.lost, by_items.never), strict=True)
+    )
+    fewest, value = min(n_lost, n_never), by_items.difference.value
+    error, df = standard_error(lost - never, clusters, fewest)
 
-    def widened(one: Estimate, of_it: float) -> Estimate:
-        return _outer(one, one.value - critical * of_it, one.value + critical * of_it)
+    def widened(one: Estimate, influences: np.ndarray, n_holding: int) -> Estimate:
+        of_it, freedom = standard_error(influences, clusters, n_holding)
+        half = float(stdtrit(freedom, (1 + level) / 2)) * of_it
+        return _outer(one, one.value - half, one.value + half)
 
-    value = by_items.difference.value
     with np.errstate(divide="ignore"):
         t = np.float64(value) / error if value else np.float64(0.0)
     return Recall(
-        lost=_within(widened(by_items.lost, error_lost)),
-        never=_within(widened(by_items.never, error_never)),
-        difference=widened(by_items.difference, error),
+        lost=_within(widened(by_items.lost, lost, n_lost)),
+        never=_within(widened(by_items.never, never, n_never)),
+        difference=widened(by_items.difference, lost - never, fewest),
         p_value=max(by_items.p_value, float(stdtr(df, -t))),
     )
 
@@ -113,24 +121,34 @@ def gap_closed_by_clusters(
     return _outer(by_items, found.low, found.high)
 
 
-def standard_error(influences: Float[np.ndarray, " n"], clusters: Numbers) -> tuple[float, float]:
+def standard_error(
+    influences: Float[np.ndarray, " n"], clusters: Numbers, n_holding: int | None = None
+) -> tuple[float, float]:
     """The cluster-robust standard error of a statistic from its items' influences (which sum to 0), and its degrees of
-    freedom, C - 1.
+    freedom, C - 1. C is ``n_holding``, two or more, where only so many clusters can say anything of the statistic.
 
     >>> error, df = standard_error(np.repeat([0.1, -0.1], 5), np.repeat(np.arange(10), 1))
     >>> round(error, 4), df
     (0.3333, 9.0)
     """
-    sums, n_clusters = _sums(influences[None], clusters)
+    sums, n_clusters = _sums(influences[None], clusters, n_holding)
     return float(np.sqrt((sums**2).sum())), float(n_clusters - 1)
 
 
-def _sums(values: Float[np.ndarray, "k n"], clusters: Numbers) -> tuple[Float[np.ndarray, "k units"], int]:
-    """Sums over each cluster, times the root of C/(C - 1); items that belong to none follow one by one, as they are."""
+def _sums(
+    values: Float[np.ndarray, "k n"], clusters: Numbers, n_holding: int | None = None
+) -> tuple[Float[np.ndarray, "k units"], int]:
+    """Sums over each cluster, times the root of C/(C - 1); items that belong to none follow one by one, as they are. C is
+    ``n_holding`` where that is given."""
     apart = clusters < 0
     names, places = np.unique(clusters[~apart], return_inverse=True)
     together = np.stack([np.bincount(places, weights=row[~apart], minlength=len(names)) for row in values])
-    return np.concatenate([together * np.sqrt(len(names) / (len(names) - 1)), values[:, apart]], axis=1), len(names)
+    n_clusters = len(names) if n_holding is None else n_holding
+    return np.concatenate([together * np.sqrt(n_clusters / (n_clusters - 1)), values[:, apart]], axis=1), n_clusters
+
+
+def _n_clusters(clusters: Numbers) -> int:
+    return len(np.unique(clusters[clusters >= 0]))
 
 
 def _outer(one: Estimate, low: float, high: float) -> Estimate:

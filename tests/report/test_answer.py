@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from harness.core.records import Cell, CellRun
-from harness.core.verdicts import POOLED, Status
+from harness.core.verdicts import POOLED, Estimate, NotEstimable, Status
 from harness.report import Reference, RunBundle, report
 from harness.report.answers import find_answers
+from harness.report.dense import compared_dense
 from harness.report.sections.answer import AnswerRow, view_answer
 
 N = 600
@@ -198,23 +199,68 @@ def test_a_perplexity_is_no_item_that_could_be_lost(make) -> None:  # type: igno
     assert all(table.task for table in view.parts), "of one task there is nothing to group"
 
 
-def test_relations_that_stand_for_others_make_intervals_of_relations_like_these(make) -> None:  # type: ignore[no-untyped-def]
-    bundle = make(p20="prompt")
+def in_relations(bundle: RunBundle, n_relations: int, n_clusters: int | None, limit: int | None = None) -> RunBundle:
+    """The same items in so many relations, of which a record tells ``n_clusters``."""
 
-    def of_relations(cell: CellRun, n_clusters: int | None) -> CellRun:
+    def of_relations(cell: CellRun) -> CellRun:
         task = cell.runs["facts"]
-        items = tuple(replace(item, group=f"P{i % 20}") for i, item in enumerate(task.items))
-        info = replace(task.info, n_clusters=n_clusters)
+        items = tuple(replace(item, group=f"P{i % n_relations}") for i, item in enumerate(task.items))
+        info = replace(task.info, n_clusters=n_clusters, limit=limit)
         outcomes = replace(task.outcomes, digests=tuple(item.digest for item in items))
         record = replace(cell.record, tasks={"facts": info})
         return CellRun(record, {"facts": replace(task, info=info, items=items, outcomes=outcomes)})
 
-    made = []
-    for number in (None, 20):
-        cells = tuple(of_relations(cell, number) for cell in bundle.cells)
-        dense = {"m": Reference.of_run(cells[0], "measured")}
-        made.append(find_answers(replace(bundle, cells=cells, dense=dense))[0].answer)
-    by_items, by_clusters = made
+    cells = tuple(of_relations(cell) for cell in bundle.cells)
+    return replace(bundle, cells=cells, dense={"m": Reference.of_run(cells[0], "measured")}, baselines={})
+
+
+def test_relations_that_stand_for_others_make_intervals_of_relations_like_these(make) -> None:  # type: ignore[no-untyped-def]
+    bundle = make(p20="prompt")
+    by_items, by_clusters = (find_answers(in_relations(bundle, 20, number))[0].answer for number in (None, 20))
     assert (by_items.gain.method, by_clusters.gain.method) == ("tango", "cluster t")
     assert by_clusters.gain.value == by_items.gain.value
     assert by_clusters.attribution.share.method == "cluster bootstrap"
+
+
+def test_a_limited_run_that_asks_too_few_of_the_relations_answers_nothing(make) -> None:  # type: ignore[no-untyped-def]
+    """By items it would say "displaced" of relations that nobody asked."""
+    few = in_relations(make(p20="prompt"), 6, 6, limit=N)
+    view = view_answer(few)
+    assert [row.is_displaced for row in view.rows] == [False]
+    assert view.rows[0].sentence == (
+        "Not answered: its relations stand for others, and fewer than 10 were asked: ask more items."
+    )
+    strata = view_answer(in_relations(make(p20="prompt"), 6, 6))
+    assert [row.is_displaced for row in strata.rows] == [True], "of a task that has but six relations each is asked"
+
+
+def test_what_is_kept_of_the_dense_model_is_as_uncertain_as_relations_make_it(make) -> None:  # type: ignore[no-untyped-def]
+    """Lost items all lie in the first relations: of others nobody knows, whatever the number of items."""
+    bundle = make()
+
+    def sorted_in(made: RunBundle) -> RunBundle:
+        cells = []
+        for cell in made.cells:
+            task = cell.runs["facts"]
+            items = tuple(replace(item, group=f"P{i // 30}") for i, item in enumerate(task.items))
+            outcomes = replace(task.outcomes, digests=tuple(item.digest for item in items))
+            cells.append(CellRun(cell.record, {"facts": replace(task, items=items, outcomes=outcomes)}))
+        return replace(made, cells=tuple(cells), dense={"m": Reference.of_run(cells[0], "measured")})
+
+    by_items, by_clusters = (
+        compared_dense(sorted_in(in_relations(bundle, 20, number)))["m_30pct_none"]["facts"] for number in (None, 20)
+    )
+    for name in ("retention", "loss", "accuracy_dense", "accuracy_candidate"):
+        narrow, wide = getattr(by_items, name), getattr(by_clusters, name)
+        assert wide.value == pytest.approx(narrow.value)
+        assert wide.low < narrow.low
+        assert wide.high > narrow.high
+    assert by_clusters.retention.high - by_clusters.retention.low > 2 * (by_items.retention.high - by_items.retention.low)
+
+
+def test_of_too_few_relations_no_retention_is_told(make) -> None:  # type: ignore[no-untyped-def]
+    made = compared_dense(in_relations(make(), 6, 6, limit=N))["m_30pct_none"]["facts"]
+    assert made.retention == NotEstimable(
+        "only 6 of the relations that stand for others were asked, and fewer than 10 say nothing of the rest"
+    )
+    assert isinstance(compared_dense(in_relations(make(), 6, 6))["m_30pct_none"]["facts"].retention, Estimate)

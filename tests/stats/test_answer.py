@@ -9,7 +9,8 @@ from jaxtyping import TypeCheckError
 
 from harness.core.verdicts import NotEstimable
 from harness.stats.answer import Answer, answer, count_outcomes, gain_beyond, gain_of
-from harness.stats.answer_clusters import standard_error
+from harness.stats.answer_clusters import recall_by_clusters, standard_error
+from harness.stats.attribution import Recall, recall_of_lost
 
 N = 1500
 
@@ -185,3 +186,32 @@ def test_the_difference_of_recalls_has_the_standard_error_of_a_cluster_robust_re
     error, df = standard_error(influences, clusters)
     assert error == pytest.approx(fitted.bse[1] / other, rel=1e-9)
     assert df == 24
+
+
+def recalls(rng: np.random.Generator, n_relations: int, n_holding: int) -> Recall | NotEstimable:
+    """Relations differ in how much a recovery helps them, lost items like never known ones; only some have lost items."""
+    clusters = np.repeat(np.arange(n_relations), 40)
+    helps = rng.beta(0.3, 0.7, n_relations)[clusters]
+    dense = rng.random(len(clusters)) < 0.5
+    hit = np.isin(clusters, rng.choice(n_relations, n_holding, replace=False))
+    compressed = dense & ~(hit & (rng.random(len(clusters)) < 0.6))
+    recovered = compressed | (rng.random(len(clusters)) < helps)
+    by_items = recall_of_lost(count_outcomes(dense, compressed, recovered), 0.95)
+    assert isinstance(by_items, Recall)
+    return recall_by_clusters(dense, compressed, recovered, clusters, by_items, level=0.95)
+
+
+@pytest.mark.parametrize(("n_relations", "n_holding"), [(20, 5), (30, 5), (20, 20)])
+def test_only_relations_with_lost_items_count_for_what_is_said_of_lost_items(n_relations: int, n_holding: int) -> None:
+    """With the degrees of freedom of all relations the interval covers 84 % where 5 of 40 have any."""
+    rng = np.random.default_rng(11)
+    made = [recalls(rng, n_relations, n_holding) for _ in range(300)]
+    assert np.mean([one.difference.low <= 0 <= one.difference.high for one in made]) > 0.9
+    assert np.mean([one.p_value <= 0.025 for one in made]) < 0.04
+
+
+def test_lost_items_of_one_relation_say_nothing_of_others() -> None:
+    """Their sum of influences is 0, and so would be the standard error."""
+    made = recalls(np.random.default_rng(12), 20, 1)
+    assert isinstance(made, NotEstimable)
+    assert made.reason == "all the lost items are of one relation, which says nothing of others"
