@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from harness.core.outcomes import Outcomes
-from harness.core.records import CellRun, TaskRun
+from harness.core.records import Cell, CellRun, TaskRun
 from harness.core.verdicts import POOLED, Estimate, NotEstimable, PairedCounts, Status
 from harness.gate.clusters import ALONE, ClusteredItems, FewRelations
 from harness.report.bundle import RunBundle
@@ -44,8 +44,17 @@ class DenseComparison:
 
 
 def accuracy_of(outcomes: Outcomes) -> Estimate | None:
-    """What share of its items a run got right; None without items."""
+    """What share of its items a run got right, with Wilson's interval over items; None without items."""
     return wilson(int(outcomes.correct.sum()), len(outcomes), LEVEL) if len(outcomes) else None
+
+
+def accuracy_in(bundle: RunBundle, cell: Cell, run: TaskRun) -> Estimate | None:
+    """As ``accuracy_of``, for relations like these where ten or more stand for others."""
+    by_items, clusters = accuracy_of(run.outcomes), clusters_of(bundle, cell, run)
+    if by_items is None or (clusters == ALONE).all():
+        return by_items
+    clustered = ClusteredItems(run.outcomes.correct, run.outcomes.correct, clusters)
+    return by_items if clustered.few is not None else clustered.resampled.accuracy_now(by_items)
 
 
 @lru_cache(maxsize=1)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from harness.core.outcomes import Outcomes
-from harness.core.records import CellFailure, CellRun, Item, TaskRun
+from harness.core.records import Cell, CellFailure, CellRun, Item, TaskRun
 from harness.core.serial import as_mapping
 from harness.report.answers import find_answers, find_groups
 from harness.report.bundle import Reference, RunBundle, cell_of
 from harness.report.choices import find_choices
-from harness.report.dense import accuracy_of, compared_dense
+from harness.report.dense import accuracy_in, compared_dense
 from harness.report.hints import hints
 from harness.report.lines import Rows, quote
 from harness.report.listing import comparisons, listed, shares
@@ -78,7 +78,7 @@ def _cell(bundle: RunBundle, entry: CellRun | CellFailure, flipped: dict[str, di
     return made | {
         "failure": None,
         "record": as_mapping(entry.record),
-        "accuracy": {name: _accuracy(run.outcomes) for name, run in entry.runs.items()},
+        "accuracy": {name: _accuracy(bundle, cell, run) for name, run in entry.runs.items()},
         "answers": {name: _answers(run) for name, run in entry.runs.items()},
         "against_dense": against,
         "flips": flipped,
@@ -98,8 +98,8 @@ def _answers(run: TaskRun) -> dict[str, int]:
     return {**counted, "context_cut": outcomes.n_cut}
 
 
-def _accuracy(outcomes: Outcomes) -> dict[str, Any] | None:
-    measured = accuracy_of(outcomes)
+def _accuracy(bundle: RunBundle, cell: Cell, run: TaskRun) -> dict[str, Any] | None:
+    measured = accuracy_in(bundle, cell, run)
     return None if measured is None else asdict(measured)
 
 

@@ -12,7 +12,7 @@ from harness.core.records import Cell, CellRun
 from harness.core.verdicts import POOLED, Estimate, NotEstimable, Status
 from harness.report import Reference, RunBundle, report
 from harness.report.answers import find_answers
-from harness.report.dense import compared_dense
+from harness.report.dense import accuracy_in, compared_dense
 from harness.report.sections.answer import AnswerRow, view_answer
 
 N = 600
@@ -255,6 +255,9 @@ def test_what_is_kept_of_the_dense_model_is_as_uncertain_as_relations_make_it(ma
         assert wide.value == pytest.approx(narrow.value)
         assert wide.low < narrow.low
         assert wide.high > narrow.high
+    for made, told in ((in_relations(bundle, 20, 20), "cluster bootstrap"), (in_relations(bundle, 6, 6), "wilson")):
+        found = accuracy_in(made, made.cells[1].record.cell, made.cells[1].runs["facts"])
+        assert (found.value, found.method) == (by_items.accuracy_candidate.value, told)
     assert by_clusters.retention.high - by_clusters.retention.low > 2 * (by_items.retention.high - by_items.retention.low)
 
 

@@ -8,7 +8,7 @@ from harness.core.records import CellFailure, CellRun, CompressionCost, TaskRun
 from harness.core.verdicts import POOLED, RECOVERED, Evidence, RecoveryEvidence, Verdict
 from harness.report import format as fmt
 from harness.report.bundle import Reference, RunBundle, cell_of
-from harness.report.dense import DenseComparison, accuracy_of, compared_dense
+from harness.report.dense import DenseComparison, accuracy_in, compared_dense
 from harness.report.listing import flips_anchor, listed_anchors
 from harness.report.plots import WIDTH, Axis, LossPlot, plot_loss
 from harness.report.status import StatusView, cases_of, cell_status, view_status
@@ -114,7 +114,11 @@ def _cell(bundle: RunBundle, entry: CellRun | CellFailure, axis: Axis, listed: f
         status=cell_status(verdict),
         facts=_facts(entry, bundle.baselines.get(cell.id)) if isinstance(entry, CellRun) else (),
         failure=fmt.visible(entry.reason) if isinstance(entry, CellFailure) else "",
-        outcomes=tuple(_outcome(entry, case, dense.get(case.task), axis, listed) for case in cases if case.task != RECOVERED)
+        outcomes=tuple(
+            _outcome(bundle, entry, case, dense.get(case.task), axis=axis, listed=listed)
+            for case in cases
+            if case.task != RECOVERED
+        )
         if isinstance(entry, CellRun)
         else (),
         evidence=tuple(_evidence(case) for case in cases),
@@ -159,10 +163,12 @@ def case_name(task: str) -> str:
     return {POOLED: "all tasks pooled", RECOVERED: "won back by recovery"}.get(task) or fmt.visible(task)
 
 
-def _outcome(entry: CellRun, case: Verdict, dense: DenseComparison | None, axis: Axis, listed: frozenset[str]) -> OutcomeRow:
+def _outcome(
+    bundle: RunBundle, entry: CellRun, case: Verdict, dense: DenseComparison | None, *, axis: Axis, listed: frozenset[str]
+) -> OutcomeRow:
     evidence = case.evidence
     run = entry.runs.get(case.task)
-    measured = accuracy_of(run.outcomes) if run else None
+    measured = accuracy_in(bundle, entry.record.cell, run) if run and evidence is None else None
     n_items = evidence.counts.n_items if evidence else len(run.outcomes) if run else None
     n_planned = evidence.n_planned if evidence else run.info.n_items if run else None
     loss = loss_view(evidence.loss if evidence else None)

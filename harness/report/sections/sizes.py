@@ -9,7 +9,7 @@ from harness.core.records import Cell, CellRun
 from harness.core.verdicts import POOLED, Estimate
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle
-from harness.report.dense import DenseComparison, accuracy_of, compared_dense
+from harness.report.dense import DenseComparison, accuracy_in, compared_dense
 from harness.report.front import on_front
 from harness.report.scatter import PanelView, Point, Scale, draw_panel
 from harness.report.status import IDENTICAL, PASS, StatusView, cell_status
@@ -190,4 +190,6 @@ def _accuracy(bundle: RunBundle, run: CellRun) -> tuple[str, Estimate | None]:
         part = f", {fmt.count(n)} of {fmt.plural(of, 'item')}" if n < of else ""
         return f"all tasks pooled{part}", evidence.accuracy_candidate
     only = main_case(run, run.runs)
-    return ("several tasks", None) if only is None else (fmt.visible(only), accuracy_of(run.runs[only].outcomes))
+    if only is None:
+        return "several tasks", None
+    return fmt.visible(only), accuracy_in(bundle, run.record.cell, run.runs[only])
