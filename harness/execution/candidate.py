@@ -36,9 +36,11 @@ _WEIGHTS = "weights.safetensors"
 _TRAINING_TEXT = "training_text"
 """The key of a recovery in the matrix that names the file it is trained on."""
 
-_LEFT_OUT = "leave_out_documents"
 _CALIBRATION = "calibration"
-"""The key of a recovery in the matrix that lists documents of that text, counted from 1, that it is not trained on."""
+"""The key of a compression in the matrix that names the file it is calibrated on."""
+
+_LEFT_OUT = "leave_out_documents"
+"""The key of either that lists documents of its text, counted from 1, that are left out."""
 
 
 @dataclass(frozen=True, slots=True)
