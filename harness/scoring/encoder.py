@@ -145,5 +145,6 @@ def window_of_config(config: Any, tokenizer: Any, family: str) -> int:
     """How many tokens the scorer of a family takes at once, before there is a model: an encoder is built without weights."""
     if family != "encoder":
         return window_tokens(config, tokenizer)
+    masked: Any = AutoModelForMaskedLM
     with torch.device("meta"):
-        return encoder_window(AutoModelForMaskedLM.from_config(config), tokenizer)
+        return encoder_window(masked.from_config(config), tokenizer)
