@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _KERNEL = 1
 """Part of the recipe: raise it when the way to chain steps changes results, so that no old weights are served."""
 
+_KERNEL_OF_LATE_PRUNING = 2
+"""The same for recipes that prune after another step: version 1 took every zero for pruned."""
+
 _BESIDE = ("scope", "calibration")
 """What stands beside ``steps`` and is the same for all of them."""
 
@@ -30,8 +33,10 @@ class Steps:
     """Runs each of ``steps`` (a method's name under ``method``, and its fields) on what the one before it left.
 
     What a step with a ``sparsity`` pruned stays pruned: where a later one gave such a weight a value again (GPTQ does), it is
-    set back to zero. ``seed``, where given, is that of every step that calibrates. Bits and bytes are those of the step whose
-    format stores the most weights in the fewest bits: a pruned weight takes the code that its quantized layer has for it.
+    set back to zero. Zeros that were there before are the smallest weights, so they are the first to be pruned; those beyond
+    the step's ``sparsity``, by their place, are not. ``seed``, where given, is that of every step that calibrates. Bits and
+    bytes are those of the step whose format stores the most weights in the fewest bits: a pruned weight takes the code that
+    its quantized layer has for it.
     """
 
     name: ClassVar[str] = "steps"
@@ -56,7 +61,9 @@ class Steps:
 
     def recipe(self, text: CalibrationText | None = None) -> dict[str, Any]:
         """The recipes of the steps in their order."""
-        return {"method": self.name, "kernel": _KERNEL, "steps": [method.recipe(text) for method in self._methods()]}
+        methods = self._methods()
+        kernel = _KERNEL_OF_LATE_PRUNING if any(hasattr(method, "sparsity") for method in methods[1:]) else _KERNEL
+        return {"method": self.name, "kernel": kernel, "steps": [method.recipe(text) for method in methods]}
 
     def compress(self, model: LoadedModel, layers: Mapping[str, nn.Linear], text: CalibrationText | None) -> CompressionRecord:
         """Run the steps in place. Raises CompressionError."""
@@ -64,11 +71,13 @@ class Steps:
         made: list[CompressionRecord] = []
         pruned: dict[str, Tensor] = {}
         for method in self._methods():
+            before = _zeros(layers)
             made.append(method.compress(model, layers, text))
             for name, gone in pruned.items():
                 layers[name].weight.data.masked_fill_(gone, 0.0)
             if hasattr(method, "sparsity"):
-                pruned = {name: layer.weight.detach() == 0 for name, layer in layers.items()}
+                n_pruned = round(method.sparsity * sum(layer.weight.numel() for layer in layers.values()))
+                pruned = _pruned(before, _zeros(layers), pruned, n_pruned)
         stored = min(made, key=lambda record: (-record.n_weights_compressed, record.effective_bits))
         return replace(
             stored,
@@ -99,3 +108,29 @@ class Steps:
             given["seed"] = self.seed
         method: CompressionMethod = construct("step", f"{number} ({name})", entry, given)
         return method
+
+
+def _zeros(layers: Mapping[str, nn.Linear]) -> dict[str, Tensor]:
+    """Which weights are zero, by layer."""
+    return {name: layer.weight.detach() == 0 for name, layer in layers.items()}
+
+
+def _pruned(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], pruned: Mapping[str, Tensor], n_pruned: int
+) -> dict[str, Tensor]:
+    """Which weights a step pruned that was to prune ``n_pruned``: what it or an earlier one (``pruned``) made zero, and as
+    many of the other zeros, in order, as are lacking.
+
+    >>> from torch import tensor
+    >>> found = _pruned({"a": tensor([True, True, False, False])}, {"a": tensor([True, True, True, False])}, {}, 2)
+    >>> found["a"].tolist()
+    [True, False, True, False]
+    """
+    made = {name: zero & ~before[name] | pruned.get(name, ~zero) & zero for name, zero in after.items()}
+    n_lacking = n_pruned - sum(int(one.sum()) for one in made.values())
+    for name, zero in after.items():
+        others = (zero & ~made[name]).flatten()
+        taken = others & (others.cumsum(0) <= n_lacking)
+        n_lacking -= int(taken.sum())
+        made[name] = made[name] | taken.reshape(zero.shape)
+    return made

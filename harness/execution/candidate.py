@@ -36,9 +36,11 @@ _WEIGHTS = "weights.safetensors"
 _TRAINING_TEXT = "training_text"
 """The key of a recovery in the matrix that names the file it is trained on."""
 
-_LEFT_OUT = "leave_out_documents"
 _CALIBRATION = "calibration"
-"""The key of a recovery in the matrix that lists documents of that text, counted from 1, that it is not trained on."""
+"""The key of a compression in the matrix that names the file it is calibrated on."""
+
+_LEFT_OUT = "leave_out_documents"
+"""The key of either that lists documents of its text, counted from 1, that are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +107,14 @@ class Candidate:
         return self._model
 
     def tokenizer(self) -> Any:
-        """The model's tokenizer, without loading the model."""
-        return self.family().load_tokenizer(self.dense.folder)
+        """The model's tokenizer, without loading the model. Its ``model_max_length`` is the window that scorers keep to: what
+        its own files say may be unset, or more than the model takes. Raises ModelError."""
+        from harness.models.folders import config_of
+        from harness.scoring.encoder import window_of_config
+
+        tokenizer, config = self.family().load_tokenizer(self.dense.folder), config_of(self.dense.folder)
+        tokenizer.model_max_length = window_of_config(config, tokenizer, self.plan.model.family)
+        return tokenizer
 
     def recovery(self) -> RecoveryMethod:
         """The cell's recovery method, made from its recipe."""

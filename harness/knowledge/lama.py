@@ -120,7 +120,7 @@ class Lama:
         excluded = excluded.copy()
         vocabulary = None if self.whole_sentence else make_vocabulary(tokenizer, self._words)
         if vocabulary is None:
-            items = sentence_items(askable, tokenizer, excluded)
+            items = sentence_items(askable, tokenizer, excluded, takes_out=self.family == "seq2seq")
         else:
             self._vocabularies[_mark(vocabulary)] = vocabulary
             items = blank_items(askable, vocabulary, tokenizer, excluded, reads_left=self.family == "decoder")

@@ -10,10 +10,12 @@ from typing import Any
 from harness.core.digest import digest_json
 from harness.core.errors import ConfigError
 from harness.core.records import Item
+from harness.knowledge.facts import at_blank
 from harness.knowledge.lama_facts import MASK, LamaFact
 from harness.knowledge.lama_uhn import CommonNames, is_in_name, is_told_by_name
 from harness.knowledge.sample import sample
 from harness.knowledge.words import Vocabulary, encode_all, single_tokens
+from harness.scoring.gap import joins_before
 
 SEED = "lama-1"
 """Part of every digest that draws a sample."""
@@ -97,9 +99,10 @@ def blank_items(
     return items
 
 
-def sentence_items(asked: Sequence[Asked], tokenizer: Any, excluded: Counter[str]) -> list[Item]:
+def sentence_items(asked: Sequence[Asked], tokenizer: Any, excluded: Counter[str], *, takes_out: bool = False) -> list[Item]:
     """Every fact with its relation's objects as options; ``excluded`` counts those whose sentence does not fit into the window
-    with the longest of them. Raises ConfigError for a relation with one object."""
+    with the longest of them. ``takes_out``: the model reads the sentence without its object (T5), so a fact with an object
+    that would share a token with the word before it is left out, too. Raises ConfigError for a relation with one object."""
     objects: dict[str, set[str]] = defaultdict(set)
     for fact, _ in asked:
         objects[fact.relation].add(fact.object)
@@ -111,14 +114,22 @@ def sentence_items(asked: Sequence[Asked], tokenizer: Any, excluded: Counter[str
         )
     longest = {relation: _longest(tokenizer, found) for relation, found in options.items()}
     filled = encode_all(tokenizer, [prompt.replace("[Y]", longest[fact.relation]) for fact, prompt in asked])
-    fits = [len(ids) + SPECIAL_TOKENS <= _window(tokenizer) for ids in filled]
-    if n_left_out := fits.count(False):
-        excluded[BEYOND_WINDOW] += n_left_out
-    return [
-        Item(_key(fact), fact.relation, prompt, options[fact.relation], (place[fact.relation][fact.object],))
-        for (fact, prompt), is_short in zip(asked, fits, strict=True)
-        if is_short
-    ]
+    window = _window(tokenizer)
+    items = []
+    for (fact, prompt), ids in zip(asked, filled, strict=True):
+        item = Item(_key(fact), fact.relation, prompt, options[fact.relation], (place[fact.relation][fact.object],))
+        if len(ids) + SPECIAL_TOKENS > window:
+            excluded[BEYOND_WINDOW] += 1
+        elif takes_out and _touches(prompt) and joins_before(at_blank(item, "sentence"), tokenizer):
+            excluded[MERGED] += 1
+        else:
+            items.append(item)
+    return items
+
+
+def _touches(prompt: str) -> bool:
+    """Whether the blank stands behind a character that is no space: no tokenizer joins words across one."""
+    return not prompt.partition("[Y]")[0].endswith((" ", "\t", "\n")) and not prompt.startswith("[Y]")
 
 
 def _longest(tokenizer: Any, words: Sequence[str]) -> str:

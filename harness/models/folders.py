@@ -74,12 +74,17 @@ def load_folder(
     )
 
 
-def check_family(folder: Path, family: str) -> None:
-    """Raise ModelError when a folder's architecture is of another family, or its weights are packed."""
+def config_of(folder: Path) -> Any:
+    """The config of a folder's model. Raises ModelError."""
     try:
-        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except _LOADING as error:
         raise ModelError(f"transformers can't load a model from {folder} ({first_line(error)}).") from error
+
+
+def check_family(folder: Path, family: str) -> None:
+    """Raise ModelError when a folder's architecture is of another family, or its weights are packed."""
+    config = config_of(folder)
     said = getattr(config, "quantization_config", None) or getattr(config, "compression_config", None) or {}
     packed_by = said.get("quant_method", "")
     if packed_by in _PACKED:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from transformers import AutoModelForMaskedLM
 
 from harness.core.errors import ConfigError
 from harness.models.loaded import LoadedModel
@@ -49,7 +50,7 @@ class EncoderScorer:
         refuse_soft_roots(model, "scoring")
         self._model = model
         self._batch_tokens = batch_tokens
-        self._window = encoder_window(model)
+        self._window = encoder_window(model.module, model.tokenizer)
         self._progress = progress
         self._halving = Halving()
         self.tokens_fed = 0
@@ -133,10 +134,17 @@ def mask_answer(sentence: Sentence, mask_id: int) -> Rows:
     return Rows(row[None], np.zeros(len(reads), dtype=np.int64), reads, np.array(sentence.answer))
 
 
-def encoder_window(model: LoadedModel) -> int:
+def encoder_window(module: Any, tokenizer: Any) -> int:
     """How many tokens an encoder takes: RoBERTa's table of positions starts behind the place of padding."""
-    config: Any = model.module.config
-    body: Any = model.module.base_model
-    table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
+    table = getattr(getattr(module.base_model, "embeddings", None), "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
-    return window_tokens(config, model.tokenizer) - (0 if padding is None else padding + 1)
+    return window_tokens(module.config, tokenizer) - (0 if padding is None else padding + 1)
+
+
+def window_of_config(config: Any, tokenizer: Any, family: str) -> int:
+    """How many tokens the scorer of a family takes at once, before there is a model: an encoder is built without weights."""
+    if family != "encoder":
+        return window_tokens(config, tokenizer)
+    masked: Any = AutoModelForMaskedLM
+    with torch.device("meta"):
+        return encoder_window(masked.from_config(config), tokenizer)

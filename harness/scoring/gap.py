@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from harness.core.errors import ScoreError
 from harness.models.loaded import LoadedModel
@@ -48,15 +49,25 @@ def read_sentences(
 
     Raises ScoreError for one that can't be asked.
     """
-    read = [_read(request, found, window, gaps) for request, found in zip(group, _encode(group, model), strict=True)]
+    read = [_read(request, found, window, gaps) for request, found in zip(group, _encode(group, model.tokenizer), strict=True)]
     joined = {(request.context, request.after) for request, sentence in zip(group, read, strict=True) if sentence is None}
     if joined:
         apart = [replace(r, after=f" {r.after}") if (r.context, r.after) in joined and r.reading in gaps else r for r in group]
-        read = [_read(request, found, window, gaps) for request, found in zip(apart, _encode(apart, model), strict=True)]
+        read = [
+            _read(request, found, window, gaps) for request, found in zip(apart, _encode(apart, model.tokenizer), strict=True)
+        ]
     made = [sentence for sentence in read if sentence is not None]
     if len(made) < len(read):
         raise ScoreError(_shared(group[read.index(None)]))
     return made
+
+
+def joins_before(group: Sequence[Request], tokenizer: Any) -> bool:
+    """Whether one of a group's answers shares a token with the text before it: its gap can't be read. Raises ScoreError for an
+    answer without tokens."""
+    return any(
+        _is_joined(one, found, _tokens(one, found)) for one, found in zip(group, _encode(group, tokenizer), strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +77,8 @@ class _Encoded:
     offsets: list[tuple[int, int]]
 
 
-def _encode(group: Sequence[Request], model: LoadedModel) -> list[_Encoded]:
-    backend = model.tokenizer.backend_tokenizer  # transformers' own call takes three times as long
+def _encode(group: Sequence[Request], tokenizer: Any) -> list[_Encoded]:
+    backend = tokenizer.backend_tokenizer  # transformers' own call takes three times as long
     backend.no_truncation()
     backend.no_padding()
     found = backend.encode_batch([request.context + request.continuation + request.after for request in group])
@@ -87,21 +98,36 @@ def _read(request: Request, found: _Encoded, window: int, gaps: Collection[Readi
 
 
 def _find_gap(request: Request, found: _Encoded) -> range | None:
-    """The answer's tokens: those with characters of it, and one for the space before it, where that is a token of its own."""
-    n_before, answer = len(request.context.rstrip()), request.continuation.strip()
-    n_context, whole = len(request.context), request.context + request.continuation + request.after
-    start = n_context + len(request.continuation) - len(request.continuation.lstrip())
-    end = start + len(answer)
+    """The answer's tokens; None where the last is shared with the text behind it."""
+    tokens = _tokens(request, found)
+    if _is_joined(request, found, tokens):
+        raise ScoreError(_shared(request))
+    whole, (_, end) = request.context + request.continuation + request.after, _place(request)
+    return None if whole[end : found.offsets[tokens[-1]][1]].strip() else range(tokens[0], tokens[-1] + 1)
+
+
+def _tokens(request: Request, found: _Encoded) -> list[int]:
+    """Where the answer's tokens are: those with characters of it, and one for the space before it, where that is a token."""
+    n_before, (start, end) = len(request.context.rstrip()), _place(request)
     tokens = [
         i
         for i, (first, last) in enumerate(found.offsets)
         if found.words[i] is not None and ((first < end and last > start) or (n_before <= first and last <= start))
     ]
-    if not answer or not tokens:
+    if start == end or not tokens:
         raise ScoreError(f"the sentence {_brief(request)} has no tokens of its answer: expected one at least; word it out.")
-    if found.offsets[tokens[0]][0] < n_before:
-        raise ScoreError(_shared(request))
-    return None if whole[end : found.offsets[tokens[-1]][1]].strip() else range(tokens[0], tokens[-1] + 1)
+    return tokens
+
+
+def _is_joined(request: Request, found: _Encoded, tokens: Sequence[int]) -> bool:
+    return found.offsets[tokens[0]][0] < len(request.context.rstrip())
+
+
+def _place(request: Request) -> tuple[int, int]:
+    """The first character of the answer, without spaces around it, and the one behind its last."""
+    answer = request.continuation.strip()
+    start = len(request.context) + len(request.continuation) - len(request.continuation.lstrip())
+    return start, start + len(answer)
 
 
 def _shared(request: Request) -> str:

@@ -122,7 +122,7 @@ class EncoderRanker:
     def __init__(self, model: LoadedModel, *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None) -> None:
         refuse_soft_roots(model, "ranking")
         self._model, self._engine = model, _Engine(model, _checked(batch_tokens), progress)
-        self._window = encoder_window(model)
+        self._window = encoder_window(model.module, model.tokenizer)
         self._reads_everywhere = not head_runs_anywhere(model)
 
     def rank(self, groups: Sequence[Sequence[Blank]]) -> list[list[Standing]]:

@@ -66,6 +66,26 @@ def test_what_was_pruned_stays_so_when_gptq_would_give_it_a_value_again(another:
     assert all((layer.weight[zeros[name]] == 0).all() for name, layer in layers.items())
 
 
+@pytest.mark.parametrize(("bits", "sparsity"), [(2, 0.1), (4, 0.3)])
+def test_of_what_was_rounded_to_zero_no_more_than_the_sparsity_counts_as_pruned(
+    another: Any, bits: int, sparsity: float
+) -> None:
+    """At 2 bits half of the weights are zero before a tenth is pruned; at 4 bits fewer than are pruned are."""
+    rounding = {"method": "rtn", "bits": bits, "group_size": 16}
+    pruning, noise = {"method": "magnitude", "sparsity": sparsity}, {"method": "noise", "share": 0.1}
+
+    def share_of_zeros(*steps: dict[str, Any]) -> float:
+        model, layers = another()
+        Steps(steps).compress(model, layers, None)
+        return sum(int((one.weight == 0).sum()) for one in layers.values()) / sum(
+            one.weight.numel() for one in layers.values()
+        )
+
+    assert (share_of_zeros(rounding) > sparsity) == (bits == 2)
+    assert share_of_zeros(rounding, pruning, noise) == pytest.approx(sparsity, abs=1e-4)
+    assert share_of_zeros(pruning, noise, {**pruning, "sparsity": sparsity / 2}, noise) == pytest.approx(sparsity, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("steps", "sentence"),
     [

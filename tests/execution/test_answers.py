@@ -23,7 +23,7 @@ from harness.execution.matrix import Matrix, read_matrix
 from harness.execution.progress import Progress
 from harness.execution.store import Store
 from harness.knowledge import facts
-from harness.scoring import Generated, Prompt, Request, Score
+from harness.scoring import NEAR_TIE_NATS, Generated, Prompt, Request, Score
 from harness.scoring.decoder import DecoderScorer
 
 CELL = "tiny_4bit-rtn_none"
@@ -108,16 +108,28 @@ def test_stops_and_length_are_part_of_a_prompt() -> None:
 def test_tasks_that_ask_the_same_are_fed_once_and_each_as_if_it_were_alone(
     three_tasks: Matrix, fed: list[Request], tmp_path: Path
 ) -> None:
-    together = measure(three_tasks, tmp_path / "together")
+    together = measure(three_tasks, tmp_path / "together", "facts", "again")
     assert len(fed) == len(set(fed)) == 40 * 4
-    assert together.record.origins["facts"] == "measured"
-    assert together.record.origins["again"] == "stored"
+    assert together.record.origins == {"facts": "measured", "again": "stored"}
     alone = {name: measure(three_tasks, tmp_path / name, name) for name in ("facts", "again")}
     for name, run in alone.items():
         assert the_bytes(together, name, tmp_path) == the_bytes(run, name, tmp_path)
-    some = together.runs["some"].outcomes
-    of_all = dict(zip(together.runs["facts"].outcomes.digests, together.runs["facts"].outcomes.margins_nats, strict=True))
+
+
+def test_a_task_that_overlaps_is_fed_once_and_moves_scores_by_rounding_only(
+    three_tasks: Matrix, fed: list[Request], tmp_path: Path
+) -> None:
+    """It asks between the other's rounds, so that fewer items are fed side by side: sums of floats end in other digits."""
+    together = measure(three_tasks, tmp_path / "together")
+    assert len(fed) == len(set(fed)) == 40 * 4
+    assert together.record.origins["again"] == "stored"
+    whole, some = together.runs["facts"].outcomes, together.runs["some"].outcomes
+    of_all = dict(zip(whole.digests, whole.margins_nats, strict=True))
     assert [of_all[digest] for digest in some.digests] == some.margins_nats.tolist()
+    alone = measure(three_tasks, tmp_path / "alone", "facts").runs["facts"].outcomes
+    assert whole.digests == alone.digests
+    assert whole.answers.tolist() == alone.answers.tolist()
+    assert whole.margins_nats == pytest.approx(alone.margins_nats, abs=NEAR_TIE_NATS / 10)
 
 
 def test_a_task_of_another_run_that_overlaps_is_fed_what_is_new_only(

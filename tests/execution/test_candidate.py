@@ -16,6 +16,10 @@ from harness.execution.local import MeasureOptions, measure_cell
 from harness.execution.matrix import Matrix, read_matrix
 from harness.execution.progress import Progress
 from harness.execution.store import Store
+from harness.knowledge.lama_items import BEYOND_WINDOW
+from harness.models import MODELS
+from harness.models.tiny import make_tiny
+from tests.execution.conftest import TEXT
 
 PRUNED_AND_ROUNDED = '[{method = "magnitude", sparsity = 0.2}, {method = "int8_dynamic"}]'
 
@@ -109,3 +113,34 @@ def test_an_artifact_brings_all_of_its_weights_also_from_the_store(measure, tmp_
 def test_a_recipe_that_can_not_be_is_one_sentence(measure, recipe: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         measure(recipe)
+
+
+@pytest.mark.parametrize("architecture", ["roberta", "bert"])
+def test_a_sentence_longer_than_the_models_window_is_left_out_also_where_the_tokenizer_does_not_know_it(
+    architecture: str, tmp_path: Path, progress: Progress
+) -> None:
+    """RoBERTa's own table has two places that no token gets."""
+    folder = make_tiny(tmp_path / "model", architecture)
+    about = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**about, "model_max_length": 10**30}))
+    tokenizer = MODELS.load("encoder")().load_tokenizer(folder)
+    assert tokenizer.model_max_length == 10**30
+
+    def long(n_tokens: int) -> str:
+        """A subject whose sentence has so many tokens, in few words."""
+        tried = (("xq " * n + "a " * more).strip() for n in range(1, 60) for more in range(20))
+        return next(name for name in tried if len(tokenizer.encode(f"{name} is in Asia .")) == n_tokens)
+
+    rows = [
+        {"predicate_id": "P30", "sub_label": name, "obj_label": answer, "template": "[X] is in [Y] ."}
+        for name, answer in (("a", "Asia"), ("is", "a"), (long(128), "Asia"), (long(129), "Asia"))
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = '[tasks.lama]\nsuite = "lama"\nfile = "rows.jsonl"\nwhole_sentence = true'
+    text = TEXT.replace('family = "decoder"', 'family = "encoder"')
+    text = text.replace('[tasks.facts]\nsuite = "facts"\nfolder = "facts"', task).replace('["facts"]', '["lama"]')
+    (tmp_path / "matrix.toml").write_text(text)
+    found = read_matrix(tmp_path / "matrix.toml", "embedded")
+    plan = found.plan("tiny_none_none")
+    run = measure_cell(found, plan, ("lama",), options=MeasureOptions(), store=Store(tmp_path / "s"), progress=progress)
+    assert run.runs["lama"].info.excluded == {BEYOND_WINDOW: 1}

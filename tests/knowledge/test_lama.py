@@ -212,6 +212,23 @@ def test_whole_sentences_that_do_not_fit_into_the_window_are_left_out_and_counte
     assert info.chance == 1 / 3  # its object competes all the same
 
 
+@pytest.mark.parametrize(("family", "n_left_out"), [("encoder", 0), ("seq2seq", 2)])
+def test_whole_sentences_whose_object_is_joined_with_the_word_before_it_are_left_out_and_counted(
+    family: str, n_left_out: int, models: Callable[[str], LoadedModel], write: Write
+) -> None:
+    """T5 reads a sentence without its object; the others feed it whole."""
+    rows = [
+        fact("Peru", "America"),
+        fact("Chad", "to"),
+        fact("Mali", "to", "[X] is in[Y] ."),
+        fact("Laos", "a", "[X] i[Y]s ."),
+    ]
+    rows += [fact("Togo", "a", "[Y] is [X] ."), fact("Niger", "to", "[X] is ([Y]) .")]
+    info, outcomes = ask(Lama(file=write(rows), whole_sentence=True, family=family), models(family))
+    assert info.excluded == ({reasons.MERGED: n_left_out} if n_left_out else {})
+    assert info.n_items == len(outcomes) == len(rows) - n_left_out
+
+
 def test_nothing_is_printed_while_facts_load_and_are_asked(
     models: Callable[[str], LoadedModel], write: Write, capfd: pytest.CaptureFixture[str]
 ) -> None:
