@@ -214,7 +214,7 @@ def _differences(old: BaselineTask, new: BaselineTask) -> list[str]:
     return [*_rules(old, new), *changed]
 
 
-def _told(value: str | float | bool | None) -> str:
+def _told(value: str | int | float | bool | None) -> str:
     """A value for people.
 
     >>> [_told(value) for value in ("7", 0.1 + 0.2, True, False, None, 24)]

@@ -289,7 +289,6 @@ def test_a_crash_while_measuring_is_one_line_and_invalid(console: Console) -> No
     [
         ("baseline propose llama_4bit-rtm_none --reason x", "did you mean 'llama_4bit-rtn_none'"),
         (f"baseline propose {CELL.id} --runs 2 --reason x", "--runs expects at least 3"),
-        (f"baseline propose {CELL.id} --limit 5 --reason x", "measure it without --limit"),
         (f"noise {CELL.id}", "no accepted baseline whose noise could be measured"),
         (f"baseline accept {CELL.id}", "there is no proposal"),
         (f"baseline diff {CELL.id}", "there is no proposal"),
