@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 from transformers.models.auto import modeling_auto
 
 from harness.core.errors import ModelError
@@ -35,6 +35,8 @@ _KINDS = {"decoder": "causal language", "encoder": "masked language", "seq2seq":
 _PACKED = ("gptq", "awq", "compressed-tensors", "bitsandbytes", "torchao")
 """What ``models.artifact`` unpacks: with transformers it would depend on what is installed, and keep layers that can't be
 compressed."""
+
+_SAID = ("quantization_config", "compression_config")
 
 _LOADING = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 """What transformers raises for a folder that it can't load."""
@@ -77,6 +79,12 @@ def load_folder(
 def config_of(folder: Path) -> Any:
     """The config of a folder's model. Raises ModelError."""
     try:
+        written, _ = PretrainedConfig.get_config_dict(folder, local_files_only=True)
+        for name in _SAID:
+            if not isinstance(said := written.get(name) or {}, dict):
+                raise ModelError(
+                    f"{folder}: its config.json has {said!r} as {name}, expected an object: take an undamaged copy."
+                )
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except _LOADING as error:
         raise ModelError(f"transformers can't load a model from {folder} ({first_line(error)}).") from error
@@ -85,9 +93,9 @@ def config_of(folder: Path) -> Any:
 def check_family(folder: Path, family: str) -> None:
     """Raise ModelError when a folder's architecture is of another family, or its weights are packed."""
     config = config_of(folder)
-    said = getattr(config, "quantization_config", None) or getattr(config, "compression_config", None) or {}
-    packed_by = said.get("quant_method", "")
-    if packed_by in _PACKED:
+    said: dict[str, Any] = next(filter(None, (getattr(config, name, None) for name in _SAID)), {})
+    packed_by = str(said.get("quant_method", ""))
+    if packed_by.lower() in _PACKED:
         raise ModelError(
             f"{folder} is a compressed checkpoint ({packed_by}), and only plain weights are loaded as they lie: write "
             "artifact: in place of dir: or hub: before it, and it is unpacked."

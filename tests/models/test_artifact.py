@@ -263,6 +263,22 @@ def test_a_packed_checkpoint_under_a_plain_models_name_says_what_to_write(packed
         Decoder().load(found.folder, device="cpu", dtype="float32")
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"quant_method": "GPTQ"}, r"is a compressed checkpoint \(GPTQ\)"),
+        (["x"], r"config.json has \['x'\] as quantization_config, expected an object"),
+        ("gptq", "config.json has 'gptq' as quantization_config, expected an object"),
+    ],
+)
+def test_what_a_config_says_of_its_packing_is_read_as_it_lies(said: Any, words: str, tmp_path: Path) -> None:
+    make_tiny(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": said}))
+    with pytest.raises(ModelError, match=words):
+        Decoder().load(tmp_path / "model", device="cpu", dtype="float32")
+
+
 def test_an_artifacts_path_starts_at_the_matrix_and_a_repository_stays_one(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     assert anchored("artifact:here", tmp_path) == f"artifact:{tmp_path / 'here'}"
