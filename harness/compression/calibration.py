@@ -1,7 +1,7 @@
 """Calibration text: which text, and which of its tokens a recipe sees.
 
 The shipped text was sampled once from the embedded default model (``data/README.md``); any other comes from a file:
-``.txt`` (documents apart by blank lines) or ``.jsonl`` (one ``{"text": …}`` a line), either one also with ``.gz``.
+``.txt`` (documents apart by blank lines) or ``.jsonl`` (one ``{"text": …}`` a line; C4 calls it ``.json``), also with ``.gz``.
 """
 
 from __future__ import annotations
@@ -111,14 +111,14 @@ def shipped_text() -> CalibrationText:
 def load_text(path: Path) -> CalibrationText:
     """A calibration text from a user's file. Raises ConfigError for another kind of file, FileFormatError for a broken one."""
     kinds = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    if not kinds or kinds[-1] not in (".txt", ".jsonl"):
+    if not kinds or kinds[-1] not in (".txt", ".jsonl", ".json"):
         raise ConfigError(f"calibration text {path} is of an unknown kind: expected .txt or .jsonl, or one of them with .gz.")
     data = read_bytes(path)
     try:
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise FileFormatError(f"calibration text {path} can't be read as UTF-8 text ({error}).") from error
-    documents = _json_lines(path, text) if kinds[-1] == ".jsonl" else re.split(r"\n\s*\n", text)
+    documents = _json_lines(path, text) if kinds[-1] != ".txt" else re.split(r"\n\s*\n", text)
     kept = tuple(document.strip() for document in documents if document.strip())
     if not kept:
         raise FileFormatError(f"calibration text {path} holds no text.")

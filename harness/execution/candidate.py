@@ -25,6 +25,7 @@ from harness.execution.engine import limit_threads
 from harness.execution.matrix import CellPlan
 from harness.execution.store import Store, WeightsManifest, sweep
 from harness.models import MODELS
+from harness.models.download import hub_text
 from harness.models.loaded import LoadedModel, ModelFamily
 from harness.models.sources import ResolvedModel, anchored_artifact, artifact_folder
 from harness.recovery import RECOVERY, RecoveryMethod, TrainedRecovery, is_trained, recipe_digest
@@ -142,15 +143,19 @@ class Candidate:
         given = self.plan.recovery[1]
         return self._text(f"recovery {self.plan.cell.recovery!r}", given.get(_TRAINING_TEXT), given.get(_LEFT_OUT, []))
 
-    def _text(self, entry: str, source: str | None, left_out: Any) -> CalibrationText:
+    def _text(self, entry: str, source: Any, left_out: Any) -> CalibrationText:
         """The shipped text, or the file that an entry of the matrix names, but for the documents that it leaves out."""
         if not isinstance(left_out, list) or not all(type(number) is int for number in left_out):
             raise ConfigError(
                 f"{entry} of the matrix: {_LEFT_OUT} = {left_out!r} is not possible: expected the numbers of documents, "
                 "counted from 1."
             )
-        text = shipped_text() if source is None else load_text(self.base / source)
-        return text.without(left_out)
+        if source is not None and not isinstance(source, str):
+            raise ConfigError(f"{entry} of the matrix: its text is {source!r}: expected the path of a file, or hub:….")
+        if source is None:
+            return shipped_text().without(left_out)
+        path = hub_text(source, log.info) if source.startswith("hub:") else self.base / source
+        return load_text(path).without(left_out)
 
     def trained_for(self, method: TrainedRecovery) -> TrainedFor:
         """What an artifact must have been trained for to fit this cell. Versions of libraries may differ."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.core.digest import digest_file
-from harness.core.errors import DownloadError, MissingDependencyError, ModelError
+from harness.core.errors import ConfigError, DownloadError, MissingDependencyError, ModelError
 
 Tell = Callable[[str], None]
+
+_HUB_TEXT = re.compile(r"hub:([\w.-]+/[\w.-]+)@([\w./-]+)#(.+)")
+_C4 = "hub:allenai/c4@main#en/c4-validation.00000-of-00008.json.gz"
 
 _PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "*.jinja"]
 
@@ -98,3 +102,28 @@ def snapshot(repo: str, revision: str, tell: Tell) -> Path:
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
+
+
+def hub_text(source: str, tell: Tell) -> Path:
+    """A text file of a data set on the hub, ``hub:org/name@revision#path/of/file``, in the hub's own cache. Raises ConfigError
+    for another form, DownloadError."""
+    match = _HUB_TEXT.fullmatch(source)
+    if match is None:
+        raise ConfigError(f"{source!r} is no text of the hub: expected hub:org/name@revision#path/of/file, such as {_C4}.")
+    try:
+        import httpx
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HFValidationError
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"the text {source} needs the package {error.name!r}: pip install 'retention-harness[measure]'."
+        ) from error
+    repo, revision, file = match.groups()
+    tell(f"getting {source} from the Hugging Face Hub (if it is not there yet)")
+    try:
+        return Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision))
+    except (OSError, httpx.HTTPError, HFValidationError) as error:  # the Hub's own errors are OSErrors
+        raise DownloadError(
+            f"{source} could not be fetched ({_first_line(error)}): check name, revision, network and HF_HUB_OFFLINE, or name "
+            "a copy of the file by its path."
+        ) from error

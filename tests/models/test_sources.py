@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.compression.calibration import load_text
 from harness.core.errors import ConfigError, DownloadError, ModelError
 from harness.models import download
+from harness.models.download import hub_text
 from harness.models.sources import DirSource, GgufSource, HubSource, Source, WheelSource, parse_source, resolve
 from harness.models.tiny import make_tiny
 
@@ -191,3 +193,27 @@ def test_a_hub_repository_with_only_pickles_is_refused(tmp_path: Path, monkeypat
 @pytest.mark.real_model
 def test_the_embedded_model_has_the_known_weights_and_tokenizer(embedded_model: ResolvedModel) -> None:
     assert embedded_model.weights_digest == "609d733351d1fda7baee8a785673a0204612d73bbc1abd358b230c1f714c1ed2"
+
+
+def test_a_text_of_the_hub_is_one_file_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def hf_hub_download(repo: str, file: str, **settings: object) -> str:
+        asked.append((repo, file, settings))
+        (tmp_path / "c4.json").write_text('{"text": "one"}\n{"text": "two"}\n')
+        return str(tmp_path / "c4.json")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
+    found = hub_text("hub:allenai/c4@abc#en/c4.json", lambda _: None)
+    assert asked == [("allenai/c4", "en/c4.json", {"repo_type": "dataset", "revision": "abc"})]
+    assert load_text(found).documents == ("one", "two")
+    with pytest.raises(ConfigError, match="expected hub:org/name@revision#path/of/file"):
+        hub_text("hub:allenai/c4", lambda _: None)
+
+
+def test_a_text_of_the_hub_that_is_not_here_is_refused_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError, match=r"hub:org/none@abc#a.json could not be fetched .* name a copy of the file"):
+        hub_text("hub:org/none@abc#a.json", lambda _: None)
