@@ -24,6 +24,7 @@ from harness.scoring.memory import Halving, is_out_of_memory, make_room
 from harness.scoring.packed import feed_packed
 from harness.scoring.padded import feed_padded
 from harness.scoring.plan import plan_batches, plan_packed
+from harness.scoring.products import FEWEST_ROWS
 from harness.scoring.readout import TokenReading, read_logits
 from harness.scoring.rooted import body, keep, n_positions
 from harness.scoring.stems import Stem
@@ -38,7 +39,11 @@ KEPT_TOKENS = 8192
 """Kept positions that stand before the rows of a padded batch, rows x (root + stem): more make the rows fewer."""
 
 HEAD_ROWS = 512
-"""Positions whose logits are made at once: 512 x 50,000 in float32 are 100 MB."""
+"""Positions whose logits are made at once, at most: 512 x 50,000 in float32 are 100 MB."""
+
+HEAD_BYTES = 30_000_000
+"""Logits that are made at once where each time a new tensor is: larger ones get fresh pages from the system every time, which
+costs a quarter of the product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +122,22 @@ class TreeEngine:
         """Read tokens off places of ``hidden`` [places, hidden], each place's logits made once."""
         unique, inverse = np.unique(places, return_inverse=True)
         made = TokenReading.empty(len(places))
-        for start in range(0, len(unique), HEAD_ROWS):
-            here = np.flatnonzero((inverse >= start) & (inverse < start + HEAD_ROWS))
-            rows = torch.from_numpy(unique[start : start + HEAD_ROWS]).to(hidden.device)
+        most = self._head_rows()
+        for start in range(0, len(unique), most):
+            here = np.flatnonzero((inverse >= start) & (inverse < start + most))
+            rows = torch.from_numpy(unique[start : start + most]).to(hidden.device)
             logits = head(self.model, hidden[rows], self._room(hidden))
             made.put(here, read_logits(logits, (inverse[here] - start).tolist(), tokens[here].tolist()))
         return made
 
+    def _head_rows(self) -> int:
+        layer: Any = self.model.module.get_output_embeddings()  # type: ignore[operator]
+        if layer not in self.lean:
+            return HEAD_ROWS
+        return min(HEAD_ROWS, max(FEWEST_ROWS, HEAD_BYTES // (layer.weight.element_size() * layer.weight.shape[0])))
+
     def _room(self, hidden: Tensor) -> Tensor:
-        """Where logits are written, batch after batch."""
+        """Where logits are written, batch after batch, if the head writes there."""
         if not self._rooms:
             vocabulary = self.model.module.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
             self._rooms.append(hidden.new_empty((HEAD_ROWS, vocabulary)))
