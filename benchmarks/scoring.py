@@ -7,7 +7,7 @@ For each task: the seconds of ``HFLM.loglikelihood`` at its best batch size (fou
 of a run before it and a run after it), tokens fed, the largest difference of a log-likelihood, whether every item's metric
 is equal, and how much memory each side took beyond the model. The floor is what cannot be avoided: each distinct token once
 through the body, the output layer where a score is read, and attention to what came before, in FLOPs, over the rate of plain
-matrix products at the body's shapes, the median of what was measured around each run.
+matrix products at the body's shapes by the fastest library that torch has, the median of what was measured around each run.
 
 Where the two sides are more than the tolerance apart, both are compared with the same model in float64, fed one request at a
 time: what then counts is how far ours is from that.
@@ -114,7 +114,8 @@ def main() -> None:
     datasets.disable_progress_bars()
     entry = read_matrix(MATRIX, "embedded").plan("llama_none_none").model
     model = Decoder().load(resolve(entry.source, entry.sha256, Store.default().root).folder, device="cpu", dtype="float32")
-    print(f"{torch.get_num_threads()} threads, matrix products at the body's shapes: {gemm_rate(model) / 1e9:.0f} GFLOP/s")
+    told = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in gemm_rates(model).items())
+    print(f"{torch.get_num_threads()} threads, matrix products at the body's shapes, GFLOP/s: {told}")
     if given.growth:
         growth(given.growth, [int(size) for size in given.sizes.split(",")], given.data, model)
         return
@@ -280,18 +281,26 @@ def body_layers(model: LoadedModel) -> list[nn.Linear]:
 
 
 def gemm_rate(model: LoadedModel, repeats: int = 15) -> float:
-    """FLOPs a second of plain matrix products at the shapes of one block, the median of some repeats."""
+    """FLOPs a second of matrix products at the shapes of one block: the faster library's, the median of some repeats."""
+    return max(gemm_rates(model, repeats).values())
+
+
+def gemm_rates(model: LoadedModel, repeats: int = 15) -> dict[str, float]:
+    """The same by library: what torch takes by itself, and oneDNN, where torch has its operator."""
     shapes = [tuple(layer.weight.shape) for layer in body_layers(model)]
     weights = [torch.randn(shape) for shape in shapes[: len(shapes) // model.module.config.num_hidden_layers]]  # type: ignore[operator,union-attr]
     inputs = [torch.randn(GEMM_ROWS, weight.shape[1]) for weight in weights]
     flops = sum(2 * GEMM_ROWS * weight.numel() for weight in weights)
+    ways: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"torch": lambda x, weight: torch.mm(x, weight.T)}
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        ways["oneDNN"] = lambda x, weight: torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
-    def run() -> None:
-        for x, weight in zip(inputs, weights, strict=True):
-            torch.mm(x, weight.T)
+    def seconds(way: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> float:
+        return timed(lambda: [way(x, weight) for x, weight in zip(inputs, weights, strict=True)])[1]
 
-    run()
-    return flops / statistics.median(timed(run)[1] for _ in range(repeats))
+    for way in ways.values():
+        seconds(way)
+    return {name: flops / statistics.median(seconds(way) for _ in range(repeats)) for name, way in ways.items()}
 
 
 def summary(rows: Sequence[Row]) -> int:

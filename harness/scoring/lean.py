@@ -20,7 +20,6 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from harness.models.loaded import LoadedModel
-from harness.scoring.products import product_forwards
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -70,7 +69,7 @@ def lean_forwards(model: LoadedModel, *, last_where_read: bool = False) -> dict[
     gated = [module for module in found if hasattr(module, "gate_proj")]
     if last_where_read and gated:
         found[gated[-1]] = partial(_gated_where_read, gated[-1])
-    return found | product_forwards(model)
+    return found
 
 
 @contextmanager

@@ -8,7 +8,6 @@ The sums are float32 in both.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
@@ -17,9 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from harness.models.loaded import LoadedModel
-
-FEWEST_ROWS = 16
-"""Fewer rows are not multiplied faster."""
+from harness.scoring.lean import Forward
 
 FEWEST_PRODUCTS = 2**22
 """Multiplications below which a call's own cost, and a kernel made for each new shape, outweigh the gain."""
@@ -34,7 +31,7 @@ def onednn_is_faster() -> bool:
     return wide and "AuthenticAMD" in _processor() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def product_forwards(model: LoadedModel) -> dict[nn.Module, Callable[[Tensor], Tensor]]:
+def product_forwards(model: LoadedModel) -> dict[nn.Module, Forward]:
     """The plain linear layers of a model, each with its product by oneDNN; empty where that gains nothing."""
     if model.device != "cpu" or model.dtype != "float32" or not onednn_is_faster():
         return {}
@@ -43,8 +40,7 @@ def product_forwards(model: LoadedModel) -> dict[nn.Module, Callable[[Tensor], T
 
 def product(x: Float[Tensor, "... width"], weight: Float[Tensor, "out width"], bias: Tensor | None = None) -> Tensor:
     """x · weightᵀ + bias, float32 on a CPU, the weights without gaps: by oneDNN where it is worth it."""
-    n_rows = x.numel() // max(1, x.shape[-1])
-    if n_rows < FEWEST_ROWS or n_rows * weight.numel() < FEWEST_PRODUCTS:
+    if x.numel() * len(weight) < FEWEST_PRODUCTS:
         return nn.functional.linear(x, weight, bias)
     made: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
     return made

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 
 from harness.models.loaded import LoadedModel
 from harness.models.roots import KeysValues
-from harness.scoring.lean import Forward, computing_in_place, reading_only
+from harness.scoring.lean import Forward, computing_in_place
 from harness.scoring.memory import Halving, is_out_of_memory, make_room
-from harness.scoring.packed import feed_packed
+from harness.scoring.packed import feed_packed, keep_packed
 from harness.scoring.padded import feed_padded
 from harness.scoring.plan import plan_batches, plan_packed
-from harness.scoring.products import FEWEST_ROWS
 from harness.scoring.readout import TokenReading, read_logits
 from harness.scoring.rooted import body, keep, n_positions
 from harness.scoring.stems import Stem
@@ -44,6 +43,9 @@ HEAD_ROWS = 512
 HEAD_BYTES = 30_000_000
 """Logits that are made at once where each time a new tensor is: larger ones get fresh pages from the system every time, which
 costs a quarter of the product."""
+
+FEWEST_HEAD_ROWS = 32
+"""Fewer are multiplied too slowly, however many bytes they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,9 @@ class TreeEngine:
     def _keep(self, tokens: Sequence[int], before: KeysValues | None) -> KeysValues:
         """The keys and values of a stem behind what is kept; where memory runs out, half of it is fed after the other."""
         try:
-            with computing_in_place(self.lean), reading_only(len(tokens), torch.empty(0, dtype=torch.long)):
+            with computing_in_place(self.lean):
+                if self.layout == "packed":
+                    return keep_packed(self.model, tokens, before)
                 return keep(body(self.model), tokens, before, self.model.device)
         except RuntimeError as error:
             if len(tokens) == 1 or not is_out_of_memory(error):
@@ -134,7 +138,7 @@ class TreeEngine:
         layer: Any = self.model.module.get_output_embeddings()  # type: ignore[operator]
         if layer not in self.lean:
             return HEAD_ROWS
-        return min(HEAD_ROWS, max(FEWEST_ROWS, HEAD_BYTES // (layer.weight.element_size() * layer.weight.shape[0])))
+        return min(HEAD_ROWS, max(FEWEST_HEAD_ROWS, HEAD_BYTES // (layer.weight.element_size() * layer.weight.shape[0])))
 
     def _room(self, hidden: Tensor) -> Tensor:
         """Where logits are written, batch after batch, if the head writes there."""
