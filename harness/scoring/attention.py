@@ -31,6 +31,7 @@ def attend_in_blocks(
     query: Float[Tensor, "heads tokens size"],
     key: Float[Tensor, "kv_heads seen size"],
     value: Float[Tensor, "kv_heads seen value_size"],
+    *,
     mask: Float[Tensor, "last seen"] | None,
     scaling: float | None,
     out: Float[Tensor, "tokens heads value_size"],

@@ -280,7 +280,7 @@ class _States:
         if products_are_faster(query):
             key, value = self.behind_kept(self.key[:, :, start:end], self.value[:, :, start:end])
             mask = None if part.mask is None else _of_layer(part.mask, key)
-            attend_in_blocks(query, key[0], value[0], mask, self.scaling, out[start:end])
+            attend_in_blocks(query, key[0], value[0], mask=mask, scaling=self.scaling, out=out[start:end])
             return
         if part.n_chain:
             key, value = self.key[:, :, start:middle], self.value[:, :, start:middle]

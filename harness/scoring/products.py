@@ -8,6 +8,8 @@ The sums are float32 in both.
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from harness.models.loaded import LoadedModel
-from harness.scoring.lean import Forward
+from harness.scoring.lean import Forward, computing_in_place
 
 FEWEST_PRODUCTS = 2**22
 """Multiplications below which a call's own cost, and a kernel made for each new shape, outweigh the gain."""
@@ -31,11 +33,27 @@ def onednn_is_faster() -> bool:
     return wide and "AuthenticAMD" in _processor() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+def multiplies_by_onednn(device: str, dtype: str) -> bool:
+    """Whether linear layers do, on this device in this dtype."""
+    return device == "cpu" and dtype == "float32" and onednn_is_faster()
+
+
 def product_forwards(model: LoadedModel) -> dict[nn.Module, Forward]:
     """The plain linear layers of a model, each with its product by oneDNN; empty where that gains nothing."""
-    if model.device != "cpu" or model.dtype != "float32" or not onednn_is_faster():
+    if not multiplies_by_onednn(model.device, model.dtype):
         return {}
-    return {module: partial(_linear, module) for module in model.module.modules() if _is_plain(module)}
+    return {
+        module: partial(_linear, module)
+        for module in model.module.modules()
+        if isinstance(module, nn.Linear) and _is_plain(module)
+    }
+
+
+@contextmanager
+def inferring(model: LoadedModel) -> Iterator[None]:
+    """torch's inference mode, in which the model's plain linear layers multiply by the faster library."""
+    with torch.inference_mode(), computing_in_place(product_forwards(model)):
+        yield
 
 
 def product(x: Float[Tensor, "... width"], weight: Float[Tensor, "out width"], bias: Tensor | None = None) -> Tensor:
@@ -50,7 +68,7 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     return product(x, layer.weight, layer.bias)
 
 
-def _is_plain(module: nn.Module) -> bool:
+def _is_plain(module: nn.Linear) -> bool:
     """Whether it is torch's own layer over a plain matrix, with its own code."""
     if type(module) is not nn.Linear or "forward" in vars(module):
         return False

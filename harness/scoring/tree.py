@@ -135,10 +135,11 @@ class TreeEngine:
         return made
 
     def _head_rows(self) -> int:
-        layer: Any = self.model.module.get_output_embeddings()  # type: ignore[operator]
+        layer = self.model.module.get_output_embeddings()  # type: ignore[operator]
         if layer not in self.lean:
             return HEAD_ROWS
-        return min(HEAD_ROWS, max(FEWEST_HEAD_ROWS, HEAD_BYTES // (layer.weight.element_size() * layer.weight.shape[0])))
+        row_bytes: int = layer.weight.element_size() * layer.weight.shape[0]
+        return min(HEAD_ROWS, max(FEWEST_HEAD_ROWS, HEAD_BYTES // row_bytes))
 
     def _room(self, hidden: Tensor) -> Tensor:
         """Where logits are written, batch after batch, if the head writes there."""
