@@ -30,7 +30,8 @@ _CPUINFO = Path("/proc/cpuinfo")
 def onednn_is_faster() -> bool:
     """Whether this processor has vectors that MKL leaves unused, and torch the operator that uses them."""
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return wide and "AuthenticAMD" in _processor() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    has_operator = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+    return wide and has_operator and "AuthenticAMD" in _processor()
 
 
 def multiplies_by_onednn(device: str, dtype: str) -> bool:
