@@ -7,7 +7,8 @@ For each task: the seconds of ``HFLM.loglikelihood`` at its best batch size (fou
 of a run before it and a run after it), tokens fed, the largest difference of a log-likelihood, whether every item's metric
 is equal, and how much memory each side took beyond the model. The floor is what cannot be avoided: each distinct token once
 through the body, the output layer where a score is read, and attention to what came before, in FLOPs, over the rate of plain
-matrix products at the body's shapes, the median of what was measured around each run.
+matrix products at the body's shapes, the median of what was measured around each run: torch's own products, and those of the
+fastest library that torch has. The table's floor is the second.
 
 Where the two sides are more than the tolerance apart, both are compared with the same model in float64, fed one request at a
 time: what then counts is how far ours is from that.
@@ -70,6 +71,7 @@ class Row:
     lm_eval_s: float
     ours_s: float
     floor_s: float
+    torch_floor_s: float
     difference_nats: float
     metrics_equal: bool
     lm_eval_mb: float
@@ -114,7 +116,8 @@ def main() -> None:
     datasets.disable_progress_bars()
     entry = read_matrix(MATRIX, "embedded").plan("llama_none_none").model
     model = Decoder().load(resolve(entry.source, entry.sha256, Store.default().root).folder, device="cpu", dtype="float32")
-    print(f"{torch.get_num_threads()} threads, matrix products at the body's shapes: {gemm_rate(model) / 1e9:.0f} GFLOP/s")
+    told = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in gemm_rates(model).items())
+    print(f"{torch.get_num_threads()} threads, matrix products at the body's shapes, GFLOP/s: {told}")
     if given.growth:
         growth(given.growth, [int(size) for size in given.sizes.split(",")], given.data, model)
         return
@@ -141,15 +144,15 @@ def compare(name: str, task: LmEval, *, model: LoadedModel, reference: HFLM, bat
     batch = min(spent, key=spent.__getitem__)
     scorer = DecoderScorer(model)
     scorer.score(tuned)
-    rates = [gemm_rate(model)]
+    rates = [gemm_rates(model)]
     fed_before = scorer.tokens_fed
     (ours, before_s), ours_mb = peak_mb(lambda: timed(lambda: scorer.score(groups)))
     tokens_fed = scorer.tokens_fed - fed_before
-    rates.append(gemm_rate(model))
+    rates.append(gemm_rates(model))
     (theirs, lm_eval_s), lm_eval_mb = peak_mb(lambda: timed(lambda: lm_eval_scores(reference, groups, batch)))
-    rates.append(gemm_rate(model))
+    rates.append(gemm_rates(model))
     _, after_s = timed(lambda: scorer.score(groups))
-    rates.append(gemm_rate(model))
+    rates.append(gemm_rates(model))
     pairs = [(a, b) for mine, others in zip(ours, theirs, strict=True) for a, b in zip(mine, others, strict=True)]
     verdicts = [
         task.outcome(item, mine).correct == task.outcome(item, others).correct
@@ -170,7 +173,8 @@ def compare(name: str, task: LmEval, *, model: LoadedModel, reference: HFLM, bat
         batch=batch,
         lm_eval_s=lm_eval_s,
         ours_s=(before_s + after_s) / 2,
-        floor_s=floor.flops / statistics.median(rates),
+        floor_s=floor.flops / statistics.median(max(rate.values()) for rate in rates),
+        torch_floor_s=floor.flops / statistics.median(rate["torch"] for rate in rates),
         difference_nats=max(abs(a.loglik_nats - b.loglik_nats) for a, b in pairs),
         metrics_equal=all(verdicts),
         lm_eval_mb=lm_eval_mb,
@@ -280,24 +284,36 @@ def body_layers(model: LoadedModel) -> list[nn.Linear]:
 
 
 def gemm_rate(model: LoadedModel, repeats: int = 15) -> float:
-    """FLOPs a second of plain matrix products at the shapes of one block, the median of some repeats."""
+    """FLOPs a second of matrix products at the shapes of one block: the faster library's, the median of some repeats."""
+    return max(gemm_rates(model, repeats).values())
+
+
+def gemm_rates(model: LoadedModel, repeats: int = 15) -> dict[str, float]:
+    """The same by library: what torch takes by itself, and oneDNN, where torch has its operator."""
     shapes = [tuple(layer.weight.shape) for layer in body_layers(model)]
     weights = [torch.randn(shape) for shape in shapes[: len(shapes) // model.module.config.num_hidden_layers]]  # type: ignore[operator,union-attr]
     inputs = [torch.randn(GEMM_ROWS, weight.shape[1]) for weight in weights]
     flops = sum(2 * GEMM_ROWS * weight.numel() for weight in weights)
+    ways: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"torch": lambda x, weight: torch.mm(x, weight.T)}
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        ways["oneDNN"] = lambda x, weight: torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
-    def run() -> None:
-        for x, weight in zip(inputs, weights, strict=True):
-            torch.mm(x, weight.T)
+    def seconds(way: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> float:
+        return timed(lambda: [way(x, weight) for x, weight in zip(inputs, weights, strict=True)])[1]
 
-    run()
-    return flops / statistics.median(timed(run)[1] for _ in range(repeats))
+    for way in ways.values():
+        seconds(way)
+    return {name: flops / statistics.median(seconds(way) for _ in range(repeats)) for name, way in ways.items()}
 
 
 def summary(rows: Sequence[Row]) -> int:
     """Print the geometric means; 1 where the sides disagree."""
     of_floor = geometric_mean(row.ours_s / row.floor_s for row in rows)
-    print(f"geometric mean of the time over the floor: {of_floor:.2f} (aim: at most 1.4)")
+    of_torch = geometric_mean(row.ours_s / row.torch_floor_s for row in rows)
+    print(
+        f"geometric mean of the time over the floor: {of_torch:.2f} by the products that torch takes (aim: at most 1.4),"
+        f" {of_floor:.2f} by the fastest library"
+    )
     ratio = geometric_mean(row.lm_eval_s / row.ours_s for row in rows)
     print(f"geometric mean of lm-eval's time over ours: {ratio:.2f} (aim: at least 3)")
     sharing = [row.lm_eval_s / row.ours_s for row in rows if row.task not in LITTLE_TO_SHARE]

@@ -19,8 +19,10 @@ def describe_engine(device: str, dtype: str) -> dict[str, str]:
     """
     import torch
 
+    from harness.scoring.products import multiplies_by_onednn
+
     on_gpu = device.startswith("cuda")
-    return {
+    told = {
         "torch": version("torch").partition("+")[0],
         "transformers": version("transformers"),
         "device": device.partition(":")[0],
@@ -31,6 +33,7 @@ def describe_engine(device: str, dtype: str) -> dict[str, str]:
         "hardware": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
         "python": platform.python_version(),
     }
+    return {**told, "products": "oneDNN"} if multiplies_by_onednn(device, dtype) else told
 
 
 def harness_version() -> str:

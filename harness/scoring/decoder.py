@@ -18,6 +18,7 @@ from harness.scoring.holds import find_layout
 from harness.scoring.limits import deepest_path, rope_by_batch
 from harness.scoring.memory import Halving
 from harness.scoring.plain import BUDGET_TOKENS, score_plain
+from harness.scoring.products import multiplies_by_onednn
 from harness.scoring.readout import TokenReading
 from harness.scoring.rolling import encode_pieces
 from harness.scoring.rooted import body, choose_roots, keep_root, room_beside_roots
@@ -29,6 +30,9 @@ ScoringPath = Literal["packed", "padded", "plain"]
 
 BATCH_TOKENS = 1024
 """Tokens fed at once: enough to keep two cores busy, small enough for their caches (measured on SmolLM2-135M)."""
+
+MORE_BATCH_TOKENS = 3072
+"""The same where products are so fast that everything beside them counts: 1 to 6 % less time than with 1,024."""
 
 MAX_TRIE_NODES = 4096
 """A larger group is cut into several tries: a mask has nodes² entries."""
@@ -54,11 +58,13 @@ class DecoderScorer:
         self,
         model: LoadedModel,
         *,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         path: Literal["auto", "packed", "padded", "plain"] = "auto",
         pass_tokens: int = PASS_TOKENS,
         progress: Progress | None = None,
     ) -> None:
+        if batch_tokens is None:
+            batch_tokens = MORE_BATCH_TOKENS if multiplies_by_onednn(model.device, model.dtype) else BATCH_TOKENS
         if batch_tokens < 1:
             raise ConfigError(f"batch_tokens is {batch_tokens}: expected at least 1.")
         module: Any = model.module

@@ -28,6 +28,7 @@ from harness.scoring.encode import window_tokens
 from harness.scoring.gap import Sentence, read_sentences
 from harness.scoring.heads import head_at, head_runs_anywhere
 from harness.scoring.memory import Halving
+from harness.scoring.products import inferring
 from harness.scoring.readout import TokenReading
 from harness.scoring.rows import RowPlan, Rows, plan_rows
 
@@ -79,7 +80,7 @@ class EncoderScorer:
         n_fed = 0
         for batch in plan.batches:
             ids = torch.from_numpy(batch.ids).to(self._model.device)
-            with torch.inference_mode():
+            with inferring(self._model):
                 read = read_places(self._logits(ids, np.unique(batch.places)), batch.places, plan.tokens[batch.reads])
             made.put(batch.reads, read)
             self.tokens_fed += batch.ids.size

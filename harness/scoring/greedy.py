@@ -21,6 +21,7 @@ from harness.models.loaded import LoadedModel
 from harness.models.roots import KeysValues
 from harness.scoring.encode import Encoded
 from harness.scoring.memory import Halving, is_out_of_memory
+from harness.scoring.products import inferring
 from harness.scoring.rooted import body, keep
 from harness.scoring.slots import Slots, Step, Stretch, attending
 from harness.scoring.stems import Stem, find_stems
@@ -104,7 +105,7 @@ class GreedyEngine:
     ) -> list[list[int]]:
         """The tokens made for each prompt, in order, the last of a stop string or an end token among them."""
         made: dict[int, list[int]] = {}
-        with torch.inference_mode(), attending(self.model.module) as softcaps:
+        with inferring(self.model), attending(self.model.module) as softcaps:
             self._softcaps = softcaps
             for stem in stems:
                 before = self._keep(stem.tokens, root) if stem.tokens else root

@@ -15,6 +15,7 @@ from harness.scoring.answers import AGREE_NATS
 from harness.scoring.encode import Encoded
 from harness.scoring.lean import Forward, lean_forwards
 from harness.scoring.plain import score_plain
+from harness.scoring.products import product_forwards
 from harness.scoring.readout import TokenReading
 from harness.scoring.rooted import body, keep_root
 from harness.scoring.stems import Stem, find_stems
@@ -50,8 +51,10 @@ def find_layout(model: LoadedModel, layouts: Sequence[Layout], deepest: int, roo
     noise_nats = _largest_difference(plain, score_plain(model, requests, budget_tokens=1, root=root))
     # weights ruined by compression multiply rounding errors
     tolerance_nats = max(AGREE_NATS[model.dtype], 10 * noise_nats)
-    lean = lean_forwards(model)
-    for layout, forwards in product(layouts, [lean_forwards(model, last_where_read=True), lean, {}] if lean else [{}]):
+    lean, products = lean_forwards(model), product_forwards(model)
+    ways = [lean_forwards(model, last_where_read=True), lean, {}] if lean else [{}]
+    for layout, way in product(layouts, ways):
+        forwards = way | products
         engine = TreeEngine(model, MANY_NODES, layout, lean=forwards)
         made = [_try_tree(engine, tries, find_stems(tries, shortest), root) for shortest in (None, 2)]
         holds = [tree is not None and _largest_difference(tree, plain) <= tolerance_nats for tree in made]

@@ -24,6 +24,7 @@ from transformers import AttentionInterface
 from harness.core.errors import ModelError
 from harness.models.loaded import LoadedModel
 from harness.models.roots import KeysValues
+from harness.scoring.attention import attend_in_blocks, products_are_faster
 from harness.scoring.lean import reading_only
 from harness.scoring.rooted import body, n_positions
 from harness.scoring.trie import Trie
@@ -73,6 +74,8 @@ class _Layout:
     n_deepest: int
     parts: tuple[_Alone | _Together, ...]
     kept: KeysValues | None
+    made: dict[int, tuple[Tensor, Tensor]] | None = None
+    """Where each layer's keys and values are put, if they are wanted."""
 
 
 _LAYOUT: ContextVar[_Layout] = ContextVar("layout")
@@ -104,6 +107,26 @@ def feed_packed(
         )
     states: Tensor = out.last_hidden_state
     return states[0], starts[:-1]
+
+
+def keep_packed(model: LoadedModel, tokens: Sequence[int], kept: KeysValues | None) -> KeysValues:
+    """Feed tokens behind what is kept, for the keys and values of both. Raises ValueError for an architecture that attends in
+    another way or keeps other things."""
+    n_kept, n_tokens = n_positions(kept), len(tokens)
+    made: dict[int, tuple[Tensor, Tensor]] = {}
+    chain = _chain(n_tokens, n_kept, dtype=next(model.module.parameters()).dtype, device=model.device)
+    ids = torch.tensor([list(tokens)], device=model.device)
+    positions = torch.arange(n_kept, n_kept + n_tokens, device=model.device)[None]
+    with (
+        torch.inference_mode(),
+        reading_only(n_tokens, torch.empty(0, dtype=torch.long, device=model.device)),
+        _attending(model, _Layout(n_tokens, n_kept + n_tokens, (chain,), kept, made)),
+    ):
+        body(model)(input_ids=ids, position_ids=positions, use_cache=False)
+    layers = tuple(made[layer] for layer in sorted(made))
+    if not layers or len(layers) != len(kept or layers) or sorted(made) != list(range(len(layers))):
+        raise ValueError("this architecture keeps other things than keys and values of each layer")
+    return layers
 
 
 # ------------------------------------------------------------------------------------------------ who attends to what
@@ -148,6 +171,14 @@ def _alone(trie: Trie, here: slice, n_kept: int, n_stem: int, *, dtype: torch.dt
     visible = np.ones((n_nodes - n_chain, n_kept + n_nodes), dtype=np.bool_)
     visible[:, n_kept:] = trie.visible()[n_stem + n_chain :, n_stem:]
     return _Alone(here, n_chain, _mask(visible, dtype, device))
+
+
+def _chain(n_tokens: int, n_kept: int, *, dtype: torch.dtype, device: str) -> _Alone:
+    """Tokens without branches, behind what is kept."""
+    here = slice(0, n_tokens)
+    if not n_kept:
+        return _Alone(here, n_tokens, None)
+    return _Alone(here, 0, _mask(np.tri(n_tokens, n_kept + n_tokens, n_kept, dtype=np.bool_), dtype, device))
 
 
 def _together(
@@ -220,6 +251,8 @@ def _attend(
             "config that names its sliding_window; report this model, its scores would be wrong."
         )
     states = _States(query, key, value, layout.kept[module.layer_idx] if layout.kept else None, scaling)
+    if layout.made is not None:
+        layout.made[module.layer_idx] = states.behind_kept(key, value)
     out = query.new_empty((layout.n_tokens, query.shape[1], value.shape[3]))
     for part in layout.parts:
         if isinstance(part, _Alone):
@@ -243,11 +276,17 @@ class _States:
         """Fill in one trie's places."""
         start, end = part.here.start, part.here.stop
         middle = start + part.n_chain
+        query = self.query[0, :, start:end]
+        if products_are_faster(query):
+            key, value = self.behind_kept(self.key[:, :, start:end], self.value[:, :, start:end])
+            mask = None if part.mask is None else _of_layer(part.mask, key)
+            attend_in_blocks(query, key[0], value[0], mask=mask, scaling=self.scaling, out=out[start:end])
+            return
         if part.n_chain:
             key, value = self.key[:, :, start:middle], self.value[:, :, start:middle]
             out[start:middle] = self._attend(self.query[:, :, start:middle], key, value, None)[0].transpose(0, 1)
         if part.mask is not None:
-            key, value = self._behind_kept(self.key[:, :, start:end], self.value[:, :, start:end])
+            key, value = self.behind_kept(self.key[:, :, start:end], self.value[:, :, start:end])
             made = self._attend(self.query[:, :, middle:end], key, value, _of_layer(part.mask[None, None], key))
             out[middle:end] = made[0].transpose(0, 1)
 
@@ -259,11 +298,12 @@ class _States:
             chosen = states[0].index_select(1, part.tokens)  # [heads, tries*width, size]
             return chosen.view(len(chosen), n_tries, width, -1).transpose(0, 1)
 
-        key, value = self._behind_kept(rows(self.key), rows(self.value))
+        key, value = self.behind_kept(rows(self.key), rows(self.value))
         made = self._attend(rows(self.query), key, value, _of_layer(part.mask, key))  # [tries, heads, width, size]
         out.index_copy_(0, part.into, made.transpose(1, 2).flatten(0, 1).index_select(0, part.places))
 
-    def _behind_kept(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def behind_kept(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values with those that are kept before them."""
         if self.kept is None:
             return key, value
         keys, values = (states.expand(len(key), -1, -1, -1) for states in self.kept)

@@ -33,6 +33,7 @@ from harness.scoring.heads import head_at, head_runs_anywhere
 from harness.scoring.limits import deepest_path
 from harness.scoring.memory import Halving
 from harness.scoring.pairs import encode_pairs
+from harness.scoring.products import inferring
 from harness.scoring.rooted import body, calling_behind, choose_roots, keep_root, room_beside_roots
 from harness.scoring.rows import RowBatch, Rows, plan_rows
 
@@ -240,7 +241,7 @@ class _Engine:
         position = dict(zip(rows.tolist(), positions.tolist(), strict=True))  # one blank a row
         where = [i * batch.ids.shape[1] + position[row] for i, row in enumerate(chosen)]
         made: list[dict[int, Standing]] = []
-        with torch.inference_mode():
+        with inferring(self.model):
             ids = torch.from_numpy(batch.ids[list(chosen)]).to(self.model.device)
             logits = logits_at(ids, torch.tensor(where, device=self.model.device))
             logprobs = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)

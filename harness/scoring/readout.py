@@ -55,10 +55,11 @@ def read_logits(logits: Float[Tensor, "rows vocabulary"], rows: Sequence[int], t
     ties = torch.nonzero(is_top).flatten()
     if len(ties):
         tied, which = torch.unique(row[ties], return_inverse=True)
-        theirs = exact[tied]
         at_top = torch.empty_like(tied)
         at_top[which] = token[ties]
-        second = theirs.scatter_(1, at_top[:, None], -torch.inf).amax(dim=-1)
+        exact[tied, at_top] = -torch.inf  # for a moment: taking these rows out costs more
+        second = exact.amax(dim=-1)[tied]
+        exact[tied, at_top] = top[tied]
         leads[ties] = (top[tied] - second)[which]
         equal = second == top[tied]
         if bool(equal.any()):  # of equal tops the first counts; argmax is slow, and this is rare

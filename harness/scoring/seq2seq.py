@@ -22,6 +22,7 @@ from harness.scoring.encode import window_tokens
 from harness.scoring.memory import Halving
 from harness.scoring.pairs import Pair, encode_pairs
 from harness.scoring.plan import plan_batches
+from harness.scoring.products import inferring
 from harness.scoring.readout import TokenReading
 
 BATCH_TOKENS = 2048
@@ -78,7 +79,7 @@ class Seq2SeqScorer:
         n_fed = 0
         for batch in batches:
             chosen = [contexts[position] for position in batch]
-            with torch.inference_mode():
+            with inferring(self._model):
                 read = partial(self._read_batch, asked=asked, pairs=pairs, starts=starts, made=made)
                 self._halving.feed(chosen, _padded_tokens, read)
             n_fed += len(batch)

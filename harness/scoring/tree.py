@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from harness.models.loaded import LoadedModel
 from harness.models.roots import KeysValues
-from harness.scoring.lean import Forward, computing_in_place, reading_only
+from harness.scoring.lean import Forward, computing_in_place
 from harness.scoring.memory import Halving, is_out_of_memory, make_room
-from harness.scoring.packed import feed_packed
+from harness.scoring.packed import feed_packed, keep_packed
 from harness.scoring.padded import feed_padded
 from harness.scoring.plan import plan_batches, plan_packed
 from harness.scoring.readout import TokenReading, read_logits
@@ -38,7 +38,14 @@ KEPT_TOKENS = 8192
 """Kept positions that stand before the rows of a padded batch, rows x (root + stem): more make the rows fewer."""
 
 HEAD_ROWS = 512
-"""Positions whose logits are made at once: 512 x 50,000 in float32 are 100 MB."""
+"""Positions whose logits are made at once, at most: 512 x 50,000 in float32 are 100 MB."""
+
+HEAD_BYTES = 30_000_000
+"""Logits that are made at once where each time a new tensor is: larger ones get fresh pages from the system every time, which
+costs a quarter of the product."""
+
+FEWEST_HEAD_ROWS = 32
+"""Fewer are multiplied too slowly, however many bytes they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,9 @@ class TreeEngine:
     def _keep(self, tokens: Sequence[int], before: KeysValues | None) -> KeysValues:
         """The keys and values of a stem behind what is kept; where memory runs out, half of it is fed after the other."""
         try:
-            with computing_in_place(self.lean), reading_only(len(tokens), torch.empty(0, dtype=torch.long)):
+            with computing_in_place(self.lean):
+                if self.layout == "packed":
+                    return keep_packed(self.model, tokens, before)
                 return keep(body(self.model), tokens, before, self.model.device)
         except RuntimeError as error:
             if len(tokens) == 1 or not is_out_of_memory(error):
@@ -117,15 +126,23 @@ class TreeEngine:
         """Read tokens off places of ``hidden`` [places, hidden], each place's logits made once."""
         unique, inverse = np.unique(places, return_inverse=True)
         made = TokenReading.empty(len(places))
-        for start in range(0, len(unique), HEAD_ROWS):
-            here = np.flatnonzero((inverse >= start) & (inverse < start + HEAD_ROWS))
-            rows = torch.from_numpy(unique[start : start + HEAD_ROWS]).to(hidden.device)
+        most = self._head_rows()
+        for start in range(0, len(unique), most):
+            here = np.flatnonzero((inverse >= start) & (inverse < start + most))
+            rows = torch.from_numpy(unique[start : start + most]).to(hidden.device)
             logits = head(self.model, hidden[rows], self._room(hidden))
             made.put(here, read_logits(logits, (inverse[here] - start).tolist(), tokens[here].tolist()))
         return made
 
+    def _head_rows(self) -> int:
+        layer = self.model.module.get_output_embeddings()  # type: ignore[operator]
+        if layer not in self.lean:
+            return HEAD_ROWS
+        row_bytes: int = layer.weight.element_size() * layer.weight.shape[0]
+        return min(HEAD_ROWS, max(FEWEST_HEAD_ROWS, HEAD_BYTES // row_bytes))
+
     def _room(self, hidden: Tensor) -> Tensor:
-        """Where logits are written, batch after batch."""
+        """Where logits are written, batch after batch, if the head writes there."""
         if not self._rooms:
             vocabulary = self.model.module.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
             self._rooms.append(hidden.new_empty((HEAD_ROWS, vocabulary)))

@@ -68,7 +68,7 @@ def test_where_a_later_layer_mixes_tokens_nothing_is_left_out(tiny_model: MakeMo
     first, second = layers[0].mlp, layers[1].mlp  # type: ignore[index,union-attr]
     layers[0].mlp, layers[1].mlp = second, first  # type: ignore[index,union-attr]
     forwards = lean_forwards(model, last_where_read=True)
-    assert DecoderScorer(model)._engine.lean.keys() == forwards.keys()  # the last by its place: still the last to run
+    assert DecoderScorer(model)._engine.lean.keys() >= forwards.keys()  # the last by its place: still the last to run
     layers[0].mlp = layers[1].mlp = first  # type: ignore[index,union-attr]
     scorer = DecoderScorer(model)
     assert scorer.path == "packed"
