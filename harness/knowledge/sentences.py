@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.core.records import Item
@@ -32,17 +33,20 @@ def askable_sentences(
 ) -> list[Item]:
     """The items whose every sentence fits into the window, with the special tokens around it; ``excluded`` counts the others.
 
-    ``ask`` puts each option into an item's prompt, ``[Y]``. ``takes_out``: the model reads the sentence without its answer
-    (T5), so an item with an answer that would share a token with the words around it is left out, too, under the reason
-    ``merged``. Raises ScoreError where such an answer has no tokens.
+    The items of a group have the same options, and ``ask`` puts each into the prompt's ``[Y]``. ``takes_out``: the model reads
+    the sentence without its answer (T5), so an item with an answer that would share a token with the words around it is left
+    out, too, under the reason ``merged``. Raises ScoreError where such an answer has no tokens.
     """
     kept = []
-    for item, is_near in zip(items, _are_near(items, ask, tokenizer), strict=True):
-        may_join = takes_out and (is_near or _touches(item.prompt))
-        group = as_read(ask(item), tokenizer) if may_join else ask(item)
-        if is_near and max(_lengths(group or ask(item), tokenizer)) > window_of(tokenizer):
+    window = window_of(tokenizer)
+    for item, length in zip(items, _longest_lengths(items, ask, tokenizer), strict=True):
+        # Below half of the window no other answer's sentence reaches beyond it: what tokens do at its ends can't double it.
+        is_near = 2 * length > window
+        looks = takes_out and (is_near or _touches(item.prompt))
+        read = as_read(ask(item), tokenizer) if looks and length <= window else None
+        if length > window or (is_near and max(_lengths(read or ask(item), tokenizer)) > window):
             excluded[BEYOND_WINDOW] += 1
-        elif group is None:
+        elif looks and read is None:
             excluded[merged] += 1
         else:
             kept.append(item)
@@ -54,16 +58,11 @@ def window_of(tokenizer: Any) -> float:
     return float(getattr(tokenizer, "model_max_length", math.inf))
 
 
-def _are_near(items: Sequence[Item], ask: Callable[[Item], Sequence[Request]], tokenizer: Any) -> list[bool]:
-    """Whether every sentence of an item must be held against the window.
-
-    Where the one with the answer of most tokens fills less than half of it there is no need: what tokens do at the answer's
-    ends can't double a sentence.
-    """
-    window = window_of(tokenizer)
-    longest = {options: _longest(tokenizer, options) for options in {item.options for item in items}}
-    lengths = _lengths([ask(item)[longest[item.options]] for item in items], tokenizer)
-    return [2 * length > window for length in lengths]
+def _longest_lengths(items: Sequence[Item], ask: Callable[[Item], Sequence[Request]], tokenizer: Any) -> list[int]:
+    """The tokens of each item's sentence with the answer that has most of them by itself."""
+    longest = {group: _longest(tokenizer, options) for group, options in {item.group: item.options for item in items}.items()}
+    one_each = [ask(replace(item, options=(longest[item.group],), gold=(0,)))[0] for item in items]
+    return _lengths(one_each, tokenizer)
 
 
 def _lengths(requests: Sequence[Request], tokenizer: Any) -> list[int]:
@@ -72,10 +71,10 @@ def _lengths(requests: Sequence[Request], tokenizer: Any) -> list[int]:
     return [len(ids) + SPECIAL_TOKENS for ids in encode_all(tokenizer, texts)]
 
 
-def _longest(tokenizer: Any, options: Sequence[str]) -> int:
-    """Where the option of most tokens stands."""
+def _longest(tokenizer: Any, options: Sequence[str]) -> str:
+    """The option of most tokens."""
     lengths = [len(ids) for ids in encode_all(tokenizer, [f" {option}" for option in options])]
-    return lengths.index(max(lengths))
+    return options[lengths.index(max(lengths))]
 
 
 def _touches(prompt: str) -> bool:
