@@ -3,24 +3,29 @@
 Whole sentences let models of every family, and answers of any length, be compared: a decoder gives Σ log p behind its own
 prefix token, an encoder the pseudo-log-likelihood (within-word, left to right), an encoder-decoder the answer at the first
 sentinel. A sentence begins with a capital, as in the authors' package. Each relation is worded in three templates.
+
+Decoders and encoders are fed the sentence with its answer in place and score all of its tokens, so a tokenizer may join the
+answer with its neighbours. An encoder-decoder reads the sentence without it, so there such sentences are left out; so are,
+for every family, sentences longer than the window. Both are counted.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from harness.core.digest import digest_json, digest_sequence
-from harness.core.errors import ConfigError
+from harness.core.errors import ConfigError, ModelError
 from harness.core.probes import NGRAM_WORDS
 from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.knowledge.bear_facts import BearBook, BearFact, load_bear
 from harness.knowledge.facts import TIE_RULE, rank_options, scores_of
 from harness.knowledge.sample import chance_share, sample
+from harness.knowledge.sentences import askable_sentences
 from harness.scoring import NEAR_TIE_NATS, Answer, Request, TaskKind, Tokenizer
 
 PROTOCOL = "bear/1"
@@ -28,6 +33,7 @@ SEED = "bear-1"
 """Part of every digest that draws a sample."""
 
 NOT_SAMPLED = "facts outside the fixed sample"
+MERGED = "sentences where this tokenizer joins an answer with the words around the blank"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,7 @@ class Bear:
     """BEAR's facts in one wording, ``template`` (0, 1 or 2), or in "all" of them, an item each.
 
     ``relations``: these only. ``n_facts``: a fixed sample of so many facts. ``folder``: the authors' own folder, in place of
-    mirror and hub. ``pooled``: whether the items enter the cell's pool.
+    mirror and hub. ``pooled``: whether the items enter the cell's pool. ``family``: the model's, which says how it reads.
     """
 
     template: int | Literal["all"] = 0
@@ -45,6 +51,7 @@ class Bear:
     pooled: bool = True
     limit: int | None = None
     data: Path | None = None
+    family: str | None = None
     name = "bear"
     clusters: ClassVar[bool] = True
     kind: ClassVar[TaskKind] = "sentence"
@@ -67,9 +74,17 @@ class Bear:
         for item in self._items[0]:
             yield _fill(item.prompt, item.options[item.gold[0]])
 
-    def build(self, tokenizer: Tokenizer) -> tuple[TaskInfo, tuple[Item, ...]]:  # noqa: ARG002 - whole sentences fit any tokenizer
-        """One item a fact and wording, in the data's order."""
-        items, excluded = self._items
+    def build(self, tokenizer: Tokenizer) -> tuple[TaskInfo, tuple[Item, ...]]:
+        """One item a fact and wording, in the data's order. Raises ModelError when none can be asked.
+
+        The fixed sample is drawn before sentences are left out, so that it stays the same whatever the tokenizer and wording.
+        """
+        drawn, left_out = self._items
+        excluded = Counter(left_out)
+        takes_out = self.family == "seq2seq"
+        items = askable_sentences(drawn, self.requests, tokenizer, excluded, takes_out=takes_out, merged=MERGED)
+        if not items:
+            raise ModelError(f"the bear task: none of its facts can be asked ({dict(excluded)}); leave the task out.")
         kept = sample(items, self.limit, SEED)
         return self._info(kept, excluded), kept
 
@@ -123,7 +138,7 @@ class Bear:
         prompt = _capital(f"{before}{fact.subject}{after}")
         return Item(f"{key}.{wording}", fact.relation, prompt, relation.answers, (fact.answer,))
 
-    def _info(self, kept: Sequence[Item], excluded: dict[str, int]) -> TaskInfo:
+    def _info(self, kept: Sequence[Item], excluded: Mapping[str, int]) -> TaskInfo:
         worded = "all wordings" if self.template == "all" else f"template {self.template}"
         return TaskInfo(
             name=self.name,
@@ -137,7 +152,7 @@ class Bear:
             n_items=len(kept),
             chance=chance_share(kept),
             majority=_majority(kept),
-            excluded=excluded,
+            excluded=dict(sorted(excluded.items())),
             limit=self.limit,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,15 +13,13 @@ from harness.knowledge.facts import at_blank
 from harness.knowledge.lama_facts import MASK, LamaFact
 from harness.knowledge.lama_uhn import CommonNames, is_in_name, is_told_by_name
 from harness.knowledge.sample import sample
+from harness.knowledge.sentences import BEYOND_WINDOW, SPECIAL_TOKENS, askable_sentences, window_of
 from harness.knowledge.words import Vocabulary, encode_all, single_tokens
-from harness.scoring.gap import joins_before
 
 SEED = "lama-1"
 """Part of every digest that draws a sample."""
 
 MOST_WORDS = 100
-SPECIAL_TOKENS = 2
-"""What a tokenizer puts around a sentence, at most."""
 
 REPEATED = "rows that repeat a subject and object of their relation"
 NO_SENTENCE = "facts without an evidence sentence"
@@ -32,7 +29,6 @@ IN_NAME = "objects that are part of the subject's name (UHN)"
 BY_NAME = "objects that a masked model guesses from the person's name (UHN)"
 SEVERAL = "objects that are not one token of this model"
 NOT_A_CANDIDATE = "objects outside the candidate vocabulary"
-BEYOND_WINDOW = "sentences longer than this model's window"
 MERGED = "objects that this tokenizer joins with the words around the blank"
 GOES_ON = "facts whose sentence goes on behind the blank, which a decoder can't read"
 NOT_SAMPLED = "facts outside the fixed sample of each relation"
@@ -80,7 +76,7 @@ def blank_items(
     tokens = single_tokens(tokenizer, (fact.object for fact, _ in asked))
     before = encode_all(tokenizer, [_parts(prompt)[0] for _, prompt in asked])
     whole = encode_all(tokenizer, [_filled(fact, prompt, reads_left) for fact, prompt in asked])
-    window = _window(tokenizer)
+    window = window_of(tokenizer)
     items = []
     for (fact, prompt), ids_before, ids in zip(asked, before, whole, strict=True):
         token, n = tokens.get(fact.object), len(ids_before)
@@ -101,8 +97,8 @@ def blank_items(
 
 def sentence_items(asked: Sequence[Asked], tokenizer: Any, excluded: Counter[str], *, takes_out: bool = False) -> list[Item]:
     """Every fact with its relation's objects as options; ``excluded`` counts those whose sentence does not fit into the window
-    with the longest of them. ``takes_out``: the model reads the sentence without its object (T5), so a fact with an object
-    that would share a token with the word before it is left out, too. Raises ConfigError for a relation with one object."""
+    with each of them. ``takes_out``: the model reads the sentence without its object (T5), so a fact with an object that would
+    share a token with the words around it is left out, too. Raises ConfigError for a relation with one object."""
     objects: dict[str, set[str]] = defaultdict(set)
     for fact, _ in asked:
         objects[fact.relation].add(fact.object)
@@ -112,36 +108,13 @@ def sentence_items(asked: Sequence[Asked], tokenizer: Any, excluded: Counter[str
         raise ConfigError(
             f"LAMA's relation {alone[0]!r} has one object only, so there is nothing to rank; leave it out with `relations`."
         )
-    longest = {relation: _longest(tokenizer, found) for relation, found in options.items()}
-    filled = encode_all(tokenizer, [prompt.replace("[Y]", longest[fact.relation]) for fact, prompt in asked])
-    window = _window(tokenizer)
-    items = []
-    for (fact, prompt), ids in zip(asked, filled, strict=True):
-        item = Item(_key(fact), fact.relation, prompt, options[fact.relation], (place[fact.relation][fact.object],))
-        if len(ids) + SPECIAL_TOKENS > window:
-            excluded[BEYOND_WINDOW] += 1
-        elif takes_out and _touches(prompt) and joins_before(at_blank(item, "sentence"), tokenizer):
-            excluded[MERGED] += 1
-        else:
-            items.append(item)
-    return items
-
-
-def _touches(prompt: str) -> bool:
-    """Whether the blank stands behind a character that is no space: no tokenizer joins words across one."""
-    return not prompt.partition("[Y]")[0].endswith((" ", "\t", "\n")) and not prompt.startswith("[Y]")
-
-
-def _longest(tokenizer: Any, words: Sequence[str]) -> str:
-    """The one of most tokens."""
-    return max(zip(encode_all(tokenizer, [f" {word}" for word in words]), words, strict=True), key=lambda pair: len(pair[0]))[
-        1
+    items = [
+        Item(_key(fact), fact.relation, prompt, options[fact.relation], (place[fact.relation][fact.object],))
+        for fact, prompt in asked
     ]
-
-
-def _window(tokenizer: Any) -> float:
-    """How many tokens a tokenizer says that its model takes."""
-    return float(getattr(tokenizer, "model_max_length", math.inf))
+    return askable_sentences(
+        items, lambda item: at_blank(item, "sentence"), tokenizer, excluded, takes_out=takes_out, merged=MERGED
+    )
 
 
 def sample_relations(items: Sequence[Item], per_relation: int | None, excluded: Counter[str]) -> list[Item]:

@@ -50,9 +50,8 @@ def read_sentences(
     Raises ScoreError for one that can't be asked.
     """
     read = [_read(request, found, window, gaps) for request, found in zip(group, _encode(group, model.tokenizer), strict=True)]
-    joined = {(request.context, request.after) for request, sentence in zip(group, read, strict=True) if sentence is None}
-    if joined:
-        apart = [replace(r, after=f" {r.after}") if (r.context, r.after) in joined and r.reading in gaps else r for r in group]
+    if None in read:
+        apart = _set_apart(group, [sentence is None for sentence in read], gaps)
         read = [
             _read(request, found, window, gaps) for request, found in zip(apart, _encode(apart, model.tokenizer), strict=True)
         ]
@@ -62,12 +61,35 @@ def read_sentences(
     return made
 
 
-def joins_before(group: Sequence[Request], tokenizer: Any) -> bool:
-    """Whether one of a group's answers shares a token with the text before it: its gap can't be read. Raises ScoreError for an
-    answer without tokens."""
-    return any(
-        _is_joined(one, found, _tokens(one, found)) for one, found in zip(group, _encode(group, tokenizer), strict=True)
-    )
+def as_read(group: Sequence[Request], tokenizer: Any) -> list[Request] | None:
+    """A group as ``read_sentences`` reads its gaps: with a space behind the answers where one is needed.
+
+    None where one of them shares a token with the text around it all the same, so that its gap can't be read. Raises
+    ScoreError for an answer without tokens.
+    """
+    read = list(group)
+    before, behind = _joined(read, tokenizer)
+    if any(behind) and not any(before):
+        read = _set_apart(read, behind, {request.reading for request in read})
+        before, behind = _joined(read, tokenizer)
+    return None if any(before) or any(behind) else read
+
+
+def _joined(group: Sequence[Request], tokenizer: Any) -> tuple[list[bool], list[bool]]:
+    """Whether each answer shares its first token with the text before it, and its last with that behind it."""
+    found = [(request, one, _tokens(request, one)) for request, one in zip(group, _encode(group, tokenizer), strict=True)]
+    return [_joins_before(*one) for one in found], [_joins_behind(*one) for one in found]
+
+
+def _set_apart(group: Sequence[Request], joins: Sequence[bool], gaps: Collection[Reading]) -> list[Request]:
+    """The group with a space behind all answers of a context in which one of them joins what stands behind it."""
+    joined = {(request.context, request.after) for request, does in zip(group, joins, strict=True) if does}
+    return [
+        replace(request, after=f" {request.after}")
+        if (request.context, request.after) in joined and request.reading in gaps
+        else request
+        for request in group
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +122,9 @@ def _read(request: Request, found: _Encoded, window: int, gaps: Collection[Readi
 def _find_gap(request: Request, found: _Encoded) -> range | None:
     """The answer's tokens; None where the last is shared with the text behind it."""
     tokens = _tokens(request, found)
-    if _is_joined(request, found, tokens):
+    if _joins_before(request, found, tokens):
         raise ScoreError(_shared(request))
-    whole, (_, end) = request.context + request.continuation + request.after, _place(request)
-    return None if whole[end : found.offsets[tokens[-1]][1]].strip() else range(tokens[0], tokens[-1] + 1)
+    return None if _joins_behind(request, found, tokens) else range(tokens[0], tokens[-1] + 1)
 
 
 def _tokens(request: Request, found: _Encoded) -> list[int]:
@@ -119,8 +140,13 @@ def _tokens(request: Request, found: _Encoded) -> list[int]:
     return tokens
 
 
-def _is_joined(request: Request, found: _Encoded, tokens: Sequence[int]) -> bool:
+def _joins_before(request: Request, found: _Encoded, tokens: Sequence[int]) -> bool:
     return found.offsets[tokens[0]][0] < len(request.context.rstrip())
+
+
+def _joins_behind(request: Request, found: _Encoded, tokens: Sequence[int]) -> bool:
+    whole, (_, end) = request.context + request.continuation + request.after, _place(request)
+    return bool(whole[end : found.offsets[tokens[-1]][1]].strip())
 
 
 def _place(request: Request) -> tuple[int, int]:

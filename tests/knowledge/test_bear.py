@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,26 @@ import pytest
 from datasets import Dataset
 from lm_eval.models.huggingface import HFLM  # noqa: TID251 - the reference that we are compared with
 
-from harness.core.errors import ConfigError, DownloadError, FileFormatError
-from harness.knowledge.bear import NOT_SAMPLED, Bear
+from harness.core.errors import ConfigError, DownloadError, FileFormatError, ModelError, ScoreError
+from harness.core.records import Item
+from harness.knowledge.bear import MERGED, NOT_SAMPLED, Bear
 from harness.knowledge.bear_facts import load_bear
+from harness.knowledge.sentences import BEYOND_WINDOW, SPECIAL_TOKENS
+from harness.knowledge.words import encode_all
 from harness.models import MODELS
-from harness.models.tiny import make_tiny
-from harness.scoring import SCORERS, Request
+from harness.models.folders import config_of
+from harness.models.loaded import LoadedModel
+from harness.models.sources import ResolvedModel
+from harness.models.tiny import make_tiny, tiny_family
+from harness.models.tiny_tokenizers import tiny_tokenizer
+from harness.scoring import SCORERS, Request, Score, is_cut
+from harness.scoring.encoder import window_of_config
 
 HUB = Path(os.environ.get("HARNESS_DATA") or Path(__file__).parents[3] / "shared" / "data" / "hub")
 SUITE_MODELS = Path(__file__).parents[2] / "suites" / "models"
+
+TOKENIZER = tiny_tokenizer()
+"""Joins little, and has no window: whoever takes it is asked all there is."""
 
 RELATIONS: dict[str, dict[str, Any]] = {
     "P36": {
@@ -67,10 +78,10 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_both_layouts_give_the_same_items(mirror: Path, write: Callable[..., Path]) -> None:
-    info, items = Bear(data=mirror).build(None)  # type: ignore[arg-type]
+    info, items = Bear(data=mirror).build(TOKENIZER)
     without_place = [{key: value for key, value in fact.items() if key != "answer_idx"} for fact in FACTS]
     for facts in (FACTS, without_place):
-        assert set(Bear(folder=write(facts=facts)).build(None)[1]) == set(items)  # type: ignore[arg-type]
+        assert set(Bear(folder=write(facts=facts)).build(TOKENIZER)[1]) == set(items)
     assert [item.prompt for item in items] == [
         "The capital of Peru is [Y].",
         "The capital of the Netherlands is [Y].",
@@ -121,9 +132,9 @@ def test_the_hubs_layout_gives_the_same_items(mirror: Path, on_hub: Any, tmp_pat
     copied.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(hub_rows()), copied / "test.parquet")
     for template in (0, "all"):
-        info, items = Bear(data=mirror, template=template).build(None)  # type: ignore[arg-type]
+        info, items = Bear(data=mirror, template=template).build(TOKENIZER)
         for data in (None, tmp_path / "copied"):
-            found, same = Bear(data=data, template=template).build(None)  # type: ignore[arg-type]
+            found, same = Bear(data=data, template=template).build(TOKENIZER)
             assert (same, found.spec_digest) == (items, info.spec_digest)
 
 
@@ -140,7 +151,7 @@ def test_the_hubs_layout_gives_the_same_items(mirror: Path, on_hub: Any, tmp_pat
 def test_a_table_of_the_hub_that_contradicts_itself_is_refused(change: Any, sentence: str, on_hub: Any) -> None:
     on_hub(change(hub_rows()))
     with pytest.raises(FileFormatError, match=sentence):
-        Bear().build(None)  # type: ignore[arg-type]
+        Bear().build(TOKENIZER)
 
 
 def test_without_a_network_the_hub_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -150,12 +161,12 @@ def test_without_a_network_the_hub_is_named(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr("harness.knowledge.data_source.head_commit", offline)
     for data, looked_for in ((tmp_path, "there is no folder"), (None, "no mirror was given")):
         with pytest.raises(DownloadError, match=rf"BEAR could not be fetched from the hub \(no network\), and {looked_for}"):
-            Bear(data=data).build(None)  # type: ignore[arg-type]
+            Bear(data=data).build(TOKENIZER)
 
 
 def test_a_sentence_begins_with_a_capital_whatever_it_begins_with(mirror: Path) -> None:
     task = Bear(data=mirror, template="all", relations=["P36"])
-    _, items = task.build(None)  # type: ignore[arg-type]
+    _, items = task.build(TOKENIZER)
     assert len(items) == 6
     asked = {request.context + request.continuation + request.after for item in items for request in task.requests(item)}
     assert {"The Hague is the capital of the Netherlands.", "The Netherlands is governed from the Hague."} <= asked
@@ -166,7 +177,7 @@ def test_a_sentence_begins_with_a_capital_whatever_it_begins_with(mirror: Path) 
 def test_a_fixed_sample_asks_the_same_facts_in_every_wording(mirror: Path) -> None:
     drawn = {}
     for template in (0, 1, "all"):
-        info, items = Bear(data=mirror, n_facts=2, template=template).build(None)  # type: ignore[arg-type]
+        info, items = Bear(data=mirror, n_facts=2, template=template).build(TOKENIZER)
         assert info.excluded == {NOT_SAMPLED: 1}
         drawn[template] = {item.id.partition(".")[0] for item in items}
     assert drawn[0] == drawn[1] == drawn["all"]
@@ -219,7 +230,179 @@ def test_a_folder_that_cannot_be_asked_is_refused_in_one_sentence(
     relations: Any, facts: Any, error: type[Exception], sentence: str, write: Callable[..., Path]
 ) -> None:
     with pytest.raises(error, match=sentence):
-        Bear(folder=write(relations, facts)).build(None)  # type: ignore[arg-type]
+        Bear(folder=write(relations, facts)).build(TOKENIZER)
+
+
+# ------------------------------------------------------------------------------------------------ what is left out
+
+
+@pytest.fixture
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LoadedModel]:
+    def load_model(name: str, **changes: int) -> LoadedModel:
+        """A tiny model of an architecture, or one of the suites', with the window that a run reads off its config."""
+        folder = SUITE_MODELS / name if name.startswith("tiny-") else make_tiny(tmp_path_factory.mktemp(name), name, **changes)
+        family = {"tiny-bert": "encoder", "tiny-t5": "seq2seq"}.get(name) or tiny_family(name)
+        loaded: LoadedModel = MODELS.load(family)().load(folder, device="cpu", dtype="float32")
+        tokenizer: Any = loaded.tokenizer
+        tokenizer.model_max_length = window_of_config(loaded.module.config, tokenizer, family)
+        return loaded
+
+    return load_model
+
+
+Load = Callable[..., LoadedModel]
+Write = Callable[..., Path]
+
+
+def relation(template: str, *answers: str) -> dict[str, Any]:
+    return {"templates": [template], "answer_space_labels": list(answers)}
+
+
+def facts_of(relations: dict[str, Any], *subjects: str) -> list[dict[str, Any]]:
+    """Each relation asked of each subject, its answers right in turn."""
+    return [
+        {"predicate_id": code, "sub_label": subject, "answer_idx": i % len(entry["answer_space_labels"])}
+        for code, entry in relations.items()
+        for i, subject in enumerate(subjects)
+    ]
+
+
+def ask(task: Bear, items: Sequence[Item], model: LoadedModel) -> list[list[Score]]:
+    found: list[list[Score]] = SCORERS.load(model.family)(model).score([task.requests(item) for item in items])
+    return found
+
+
+def texts_of(task: Bear, item: Item) -> list[str]:
+    return [request.context + request.continuation + request.after for request in task.requests(item)]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "bert", "roberta", "t5"])
+def test_a_sentence_longer_than_the_window_is_left_out_counted_and_never_cut(
+    architecture: str, load: Load, write: Write
+) -> None:
+    """The answer of most tokens is a wrong one for most facts: they are left out all the same, as it competes."""
+    model = load(architecture, **{"n_positions" if architecture == "t5" else "max_position_embeddings": 30})
+    tokenizer: Any = model.tokenizer
+    window = tokenizer.model_max_length
+    assert window <= 30
+    relations = {
+        "P1": relation("The [X] is [Y]", "of", "the capital of France", "a"),
+        "P2": relation("The [X] cap[Y].", "a", "ital", "q q q"),  # in the sentence "ital" may be no token of its own
+    }
+    task = Bear(folder=write(relations, facts_of(relations, *("7" * n for n in range(1, 31)))), family=model.family)
+    one_by_one = [Bear(folder=task.folder, relations=[code], family=model.family) for code in relations]
+    _, every = Bear(folder=task.folder).build(TOKENIZER)
+
+    def longest(item: Item) -> int:
+        return max(len(ids) for ids in encode_all(tokenizer, texts_of(task, item)))
+
+    for code, part in zip(relations, one_by_one, strict=True):
+        facts = [item for item in every if item.group == code]
+        assert {longest(item) + SPECIAL_TOKENS for item in facts} >= {window, window + 1}
+        if (architecture, code) == ("t5", "P2"):  # "cap[Y]" can't be taken apart, and that is another reason
+            continue
+        info, items = part.build(tokenizer)
+        assert [item.id for item in items] == [item.id for item in facts if longest(item) + SPECIAL_TOKENS <= window]
+        assert info.excluded == {BEYOND_WINDOW: len(facts) - len(items)}
+        assert not any(is_cut(score) for row in ask(part, items, model) for score in row)
+        with pytest.raises(ScoreError, match="the model's window"):
+            ask(part, [next(item for item in facts if longest(item) > window)], model)
+
+
+@pytest.mark.parametrize("name", ["llama", "tiny-bert"])
+def test_decoders_and_encoders_may_join_an_answer_with_the_words_around_it(name: str, load: Load, write: Write) -> None:
+    """They score every token of the sentence: where its answer stands plays no part."""
+    model = load(name)
+    tokenizer: Any = model.tokenizer
+    relations = {"P1": relation("[X] is in[Y] it.", "to", "a"), "P2": relation("The [X] cap[Y]al", "it", "x")}
+    task = Bear(folder=write(relations, facts_of(relations, "Peru")), family=model.family)
+    info, items = task.build(tokenizer)
+    assert info.excluded == {}
+    assert [item.group for item in items] == ["P1", "P2"]
+    joined = [joins_before(r, tokenizer) for item in items for r in task.requests(item)]
+    assert any(joined)
+    whole = [[Request("", text, "", "sentence") for text in texts_of(task, item)] for item in items]
+    as_one = SCORERS.load(model.family)(model).score(whole)
+    for row, expected in zip(ask(task, items, model), as_one, strict=True):
+        assert [score.loglik_nats for score in row] == pytest.approx([score.loglik_nats for score in expected])
+
+
+def joins_before(request: Request, tokenizer: Any) -> bool:
+    """Whether the sentence has other tokens before its answer than the words before it have alone."""
+    alone = tokenizer.encode(request.context, add_special_tokens=False)
+    whole = tokenizer.encode(request.context + request.continuation + request.after, add_special_tokens=False)
+    return bool(whole[: len(alone)] != alone)
+
+
+def test_what_an_encoder_decoder_can_not_take_out_of_its_sentence_is_left_out_and_counted(load: Load, write: Write) -> None:
+    """One answer of a relation is enough: the others would be ranked without it."""
+    model = load("tiny-t5")
+    relations = {
+        "P1": relation("[X] is in[Y] it.", "Africa", "to"),
+        "P2": relation("[X] is in ([Y]).", "Africa", "to"),
+        "P3": relation("[Y] holds [X].", "Africa", "to"),
+    }
+    task = Bear(folder=write(relations, facts_of(relations, "Peru", "Chad")), family="seq2seq")
+    info, items = task.build(model.tokenizer)
+    assert info.excluded == {MERGED: 2}
+    assert [item.group for item in items] == ["P2", "P2", "P3", "P3"]
+    assert len(ask(task, items, model)) == 4
+    _, every = Bear(folder=task.folder).build(TOKENIZER)
+    with pytest.raises(ScoreError, match="shares a token with the text around it"):
+        ask(task, every[:1], model)
+
+
+def test_an_answer_joined_with_what_stands_behind_it_is_asked_with_a_space_there(load: Load, write: Write) -> None:
+    model = load("tiny-t5")
+    relations = {"P1": relation("[X] is [Y]to it.", "in", "a"), "P2": relation("[X] is [Y] to it.", "in", "a")}
+    task = Bear(folder=write(relations, facts_of(relations, "Peru")), family="seq2seq")
+    tokenizer: Any = model.tokenizer
+    assert "▁into" in tokenizer.tokenize("Peru is into it.")
+    info, items = task.build(tokenizer)
+    assert info.excluded == {}
+    joined, apart = ask(task, items, model)
+    assert joined == apart
+
+
+def test_a_sample_is_drawn_before_sentences_are_left_out(load: Load, write: Write) -> None:
+    """So it holds the same facts whatever the tokenizer and the wording; what can't be asked is not made up for."""
+    relations = {"P1": relation("[X] is in[Y] it.", "Africa", "to"), "P2": relation("[Y] holds [X].", "Africa", "to")}
+    folder = write(relations, facts_of(relations, "Peru", "Chad"))
+    _, every = Bear(folder=folder, n_facts=3).build(TOKENIZER)
+    tokenizer: Any = load("tiny-t5").tokenizer
+    info, items = Bear(folder=folder, n_facts=3, family="seq2seq").build(tokenizer)
+    assert items == tuple(item for item in every if item.group == "P2")
+    assert info.excluded == {NOT_SAMPLED: 1, MERGED: 3 - len(items)}
+
+
+def test_a_task_of_which_nothing_can_be_asked_is_refused(load: Load, write: Write) -> None:
+    relations = {"P1": relation("[X] is in[Y] it.", "Africa", "to")}
+    task = Bear(folder=write(relations, facts_of(relations, "Peru")), family="seq2seq")
+    tokenizer: Any = load("tiny-t5").tokenizer
+    with pytest.raises(ModelError, match=r"none of its facts can be asked \(.*joins an answer.*: 1.*\); leave the task out"):
+        task.build(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("fields", "n_items", "items_digest"),
+    [
+        ({"n_facts": 80}, 80, "ac2690df24524e87fa56d865952a287656c591a48cd11a36eef9fccf194d234c"),
+        ({"n_facts": 1000}, 1000, "c53ae3a8873da39f54d912b6a40351475a5b66a8a46ffe6a6516d42ddd014b14"),
+        ({"template": "all"}, 23_193, "6295525fa2c98d23e30d9462b5ef7fba71575f5c18d5889c35a1ecded827dcff"),
+    ],
+)
+def test_the_embedded_model_is_asked_every_sentence_of_the_mirrors_bear(
+    fields: dict[str, Any], n_items: int, items_digest: str, embedded_model: ResolvedModel
+) -> None:
+    """Real sentences are short, and a decoder takes none apart: its items are those from before anything was left out."""
+    if not (HUB / "lm-pub-quiz" / "BEAR").is_dir():
+        pytest.skip(f"no data mirror here ({HUB}; HARNESS_DATA names one)")
+    tokenizer = MODELS.load("decoder")().load_tokenizer(embedded_model.folder)
+    tokenizer.model_max_length = window_of_config(config_of(embedded_model.folder), tokenizer, "decoder")
+    info, items = Bear(data=HUB, family="decoder", **fields).build(tokenizer)
+    assert set(info.excluded) <= {NOT_SAMPLED}
+    assert len(items) == n_items
+    assert info.items_digest == items_digest
 
 
 def test_wrong_fields_are_refused(mirror: Path) -> None:
@@ -230,7 +413,7 @@ def test_wrong_fields_are_refused(mirror: Path) -> None:
         ({"data": mirror, "relations": ["P1"]}, "no relation 'P1'"),
     ):
         with pytest.raises(ConfigError, match=sentence):
-            Bear(**fields).build(None)  # type: ignore[arg-type]
+            Bear(**fields).build(TOKENIZER)
 
 
 def test_the_mirrors_bear_is_whole() -> None:
@@ -244,5 +427,5 @@ def test_the_mirrors_bear_is_whole() -> None:
 
 def test_requests_keep_the_space_with_the_answer(mirror: Path) -> None:
     task = Bear(data=mirror)
-    _, items = task.build(None)  # type: ignore[arg-type]
+    _, items = task.build(TOKENIZER)
     assert task.requests(items[0])[0] == Request("The capital of Peru is", " Lima", ".", "sentence")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from transformers import T5Tokenizer
 
 from harness.core.errors import ScoreError
 from harness.models.loaded import LoadedModel
 from harness.scoring import Request
-from harness.scoring.gap import read_sentences
+from harness.scoring.gap import as_read, read_sentences
 
 MakeModel = Callable[..., LoadedModel]
 
@@ -73,3 +75,41 @@ def test_a_gap_is_looked_for_only_where_it_is_asked_for(tiny_model: MakeModel) -
     blank, sentence = read_sentences([Request("a", " b", ".", reading) for reading in ("blank", "sentence")], model, 128)  # type: ignore[arg-type]
     assert (len(blank.gap), len(sentence.gap)) == (1, 0)
     assert blank.tokens == sentence.tokens
+
+
+def tokens_of_t5(*pieces: str) -> Any:
+    """A T5 tokenizer that has these pieces, besides single letters, which it takes where it must."""
+    letters = {letter: -10.0 for piece in pieces for letter in piece} | {"▁": -10.0}
+    vocab = [*((token, 0.0) for token in ("<pad>", "</s>", "<unk>")), *({**letters, **dict.fromkeys(pieces, -1.0)}.items())]
+    return T5Tokenizer(vocab=vocab, extra_ids=2)
+
+
+def test_a_group_is_told_as_it_is_read(tiny_model: MakeModel) -> None:
+    model = tiny_model("t5")
+    asked: list[tuple[list[Request], list[Request] | None]] = [
+        ([Request("The cap", "ital", " of France", "blank")], None),
+        ([Request("The", " cap", "ital of France", "sentence")], [Request("The", " cap", " ital of France", "sentence")]),
+        ([Request("The", " cap", " of France", "sentence")], [Request("The", " cap", " of France", "sentence")]),
+    ]
+    for group, read in asked:
+        assert as_read(group, model.tokenizer) == read
+        if read is None:
+            with pytest.raises(ScoreError, match="shares a token with the text around it"):
+                read_sentences(group, model, 128)
+        else:
+            assert read_sentences(group, model, 128, gaps=("blank", "sentence")) == read_sentences(
+                read, model, 128, gaps=("blank", "sentence")
+            )
+
+
+def test_the_space_behind_an_answer_may_join_it_with_the_word_before_it() -> None:
+    """ "into" is "i" and "nto", so that a space is put behind the "n", and then "in" is one token."""
+    tokenizer = tokens_of_t5("▁i", "nto", "▁in", "▁to")
+    assert tokenizer.tokenize("into") == ["▁i", "nto"]
+    assert tokenizer.tokenize("in to") == ["▁in", "▁to"]
+    assert as_read([Request("i", "n", "to", "sentence")], tokenizer) is None
+
+
+def test_an_answer_without_tokens_is_refused_before_it_is_read() -> None:
+    with pytest.raises(ScoreError, match=r"'is\[\]it' has no tokens of its answer"):
+        as_read([Request("is", "", "it", "sentence")], tokens_of_t5("▁is", "it"))
