@@ -30,8 +30,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 def onednn_is_faster() -> bool:
     """Whether this processor has vectors that MKL leaves unused, and torch the operator that uses them."""
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    has_operator = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
-    return wide and has_operator and "AuthenticAMD" in _processor()
+    return wide and "AuthenticAMD" in _processor() and _operator_works()
 
 
 def multiplies_by_onednn(device: str, dtype: str) -> bool:
@@ -61,8 +60,22 @@ def product(x: Float[Tensor, "... width"], weight: Float[Tensor, "out width"], b
     """x · weightᵀ + bias, float32 on a CPU, the weights without gaps: by oneDNN where it is worth it."""
     if x.numel() * len(weight) < FEWEST_PRODUCTS:
         return nn.functional.linear(x, weight, bias)
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+    return _multiply(x.contiguous(), weight, bias)
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return made
+
+
+def _operator_works() -> bool:
+    """Whether torch has the operator as it is called here: nothing promises that it stays."""
+    with torch.inference_mode():
+        try:
+            made = _multiply(torch.full((2, 3), 2.0), torch.full((4, 3), 5.0), torch.ones(4))
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+            return False
+    return made.shape == (2, 4) and bool((made == 31).all())
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:

@@ -129,6 +129,21 @@ def test_only_where_the_usual_library_leaves_vectors_unused(
 
 
 @pytest.mark.usefixtures("asked_anew")
+def test_an_operator_that_is_gone_or_another_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpuinfo").write_text("vendor_id\t: AuthenticAMD\n")
+    monkeypatch.setattr(products, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+    def other_arguments(*_: object) -> torch.Tensor:
+        raise TypeError("_linear_pointwise() takes seven arguments")
+
+    for operator in (other_arguments, lambda x, weight, _bias: x @ weight.T):
+        onednn_is_faster.cache_clear()
+        monkeypatch.setattr(products, "_multiply", operator)
+        assert not onednn_is_faster()
+
+
+@pytest.mark.usefixtures("asked_anew")
 def test_elsewhere_every_layer_keeps_its_own_product(tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     assert product_forwards(tiny_model("llama")) == {}
