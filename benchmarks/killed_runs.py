@@ -33,7 +33,13 @@ import numpy as np
 
 REPOSITORY = Path(__file__).parents[1]
 
-CIRCUMSTANCES = (("provenance", "measured_at"), ("compression", "wall_s"), ("wall_s",), ("origins",))
+CIRCUMSTANCES = (
+    ("provenance", "measured_at"),
+    ("compression", "wall_s"),
+    ("compression", "cost", "peak_memory_bytes"),
+    ("wall_s",),
+    ("origins",),
+)
 """What a record tells of its measurement and no verdict's evidence comes from, as paths into cell.json."""
 
 PHASES = ("starting", "compressing", "storing weights", "feeding", "storing answers", "storing a result", "writing the record")
