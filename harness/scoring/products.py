@@ -58,7 +58,7 @@ def inferring(model: LoadedModel) -> Iterator[None]:
 
 
 def product(x: Float[Tensor, "... width"], weight: Float[Tensor, "out width"], bias: Tensor | None = None) -> Tensor:
-    """x · weightᵀ + bias, float32 on a CPU, the weights without gaps: by oneDNN where it is worth it."""
+    """x · weightᵀ + bias, float32 on a CPU, weights and bias without gaps: by oneDNN where it is worth it."""
     if x.numel() * len(weight) < FEWEST_PRODUCTS:
         return nn.functional.linear(x, weight, bias)
     made: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
@@ -66,15 +66,20 @@ def product(x: Float[Tensor, "... width"], weight: Float[Tensor, "out width"], b
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    return product(x, layer.weight, layer.bias)
+    if _has_plain_parts(layer):  # they may have been replaced since the layer was chosen
+        return product(x, layer.weight, layer.bias)
+    return nn.functional.linear(x, layer.weight, layer.bias)
 
 
 def _is_plain(module: nn.Linear) -> bool:
     """Whether it is torch's own layer over a plain matrix, with its own code."""
-    if type(module) is not nn.Linear or "forward" in vars(module):
-        return False
-    weight = module.weight
-    return type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.is_contiguous()
+    return type(module) is nn.Linear and "forward" not in vars(module) and _has_plain_parts(module)
+
+
+def _has_plain_parts(layer: nn.Linear) -> bool:
+    """Whether its weight and bias are what the operator takes: with gaps, it is slow with the one and wrong with the other."""
+    parts = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    return all(type(part) is nn.Parameter and part.dtype == torch.float32 and part.is_contiguous() for part in parts)
 
 
 def _processor() -> str:

@@ -114,6 +114,24 @@ def test_only_plain_layers_in_float32_are_replaced(tiny_model: MakeModel) -> Non
     assert product_forwards(half) == {}
 
 
+@needs_operator
+@pytest.mark.usefixtures("by_onednn")
+def test_a_bias_with_gaps_and_parts_replaced_later_are_multiplied_right(tiny_model: MakeModel) -> None:
+    model = tiny_model("qwen2", initializer_range=0.05)  # its own copy: a layer is changed below
+    layer = model.module.model.layers[0].self_attn.q_proj  # type: ignore[index,union-attr]
+    chosen = product_forwards(model)
+    assert layer in chosen
+    random = torch.Generator().manual_seed(5)
+    layer.bias = nn.Parameter(torch.randn(2 * layer.out_features, generator=random)[::2], requires_grad=False)
+    assert layer not in product_forwards(model)
+    x = torch.randn((9, layer.in_features), generator=random)
+    with torch.inference_mode():
+        own = layer(x)
+        with computing_in_place(chosen):
+            ours = layer(x)
+    assert torch.allclose(own, ours, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.usefixtures("asked_anew")
 @pytest.mark.parametrize(
     ("vendor", "vectors", "is_faster"),
