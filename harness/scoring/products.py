@@ -7,6 +7,7 @@ The sums are float32 in both.
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ FEWEST_PRODUCTS = 2**22
 """Multiplications below which a call's own cost, and a kernel made for each new shape, outweigh the gain."""
 
 _CPUINFO = Path("/proc/cpuinfo")
+_NO_KERNEL = "could not create a primitive"
+log = logging.getLogger(__name__)
 
 
 @cache
@@ -61,8 +64,20 @@ def product(x: Float[Tensor, "... width"], weight: Float[Tensor, "out width"], b
     """x · weightᵀ + bias, float32 on a CPU, weights and bias without gaps: by oneDNN where it is worth it."""
     if x.numel() * len(weight) < FEWEST_PRODUCTS:
         return nn.functional.linear(x, weight, bias)
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+    try:
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+    except RuntimeError as error:
+        if _NO_KERNEL not in str(error):
+            raise
+        _tell_no_kernel()
+        return nn.functional.linear(x, weight, bias)
     return made
+
+
+@cache
+def _tell_no_kernel() -> None:
+    """Said once: where memory for a kernel was lacking, oneDNN makes no other one in this process, however much there is."""
+    log.warning("oneDNN lacked memory for a kernel: torch's own products take its place where it makes none")
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:

@@ -132,6 +132,22 @@ def test_a_bias_with_gaps_and_parts_replaced_later_are_multiplied_right(tiny_mod
     assert torch.allclose(own, ours, rtol=1e-5, atol=1e-5)
 
 
+@needs_operator
+@pytest.mark.usefixtures("by_onednn")
+@pytest.mark.parametrize(("message", "is_known"), [("could not create a primitive", True), ("something else", False)])
+def test_without_a_kernel_the_product_is_torchs_own(message: str, is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_given: object) -> torch.Tensor:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", fail)
+    x, weight = torch.ones(3, 8), torch.ones(5, 8)
+    if is_known:
+        assert torch.equal(product(x, weight), nn.functional.linear(x, weight))
+    else:
+        with pytest.raises(RuntimeError, match=message):
+            product(x, weight)
+
+
 @pytest.mark.usefixtures("asked_anew")
 @pytest.mark.parametrize(
     ("vendor", "vectors", "is_faster"),
