@@ -15,8 +15,8 @@ ATTENTION = "sdpa"
 def describe_engine(device: str, dtype: str, *, scores: bool = True) -> dict[str, str]:
     """The engine of a run as names and values; ``core.records.ENGINE_IDENTITY`` says which of them identify it.
 
-    ``device`` and ``dtype`` are as ``models.device`` picked them. ``scores``: whether the scorers do the work, which may multiply
-    by another library than torch takes by itself; what calls the model's own code does not.
+    ``device`` and ``dtype`` are as ``models.device`` picked them. ``scores``: whether the scorers do the work, which may
+    multiply by another library than torch takes by itself; what calls the model's own code does not.
     """
     import torch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,13 @@ from torch import nn
 from harness.models.decoder import Decoder
 from harness.models.loaded import LoadedModel
 from harness.models.tiny import TINY
-from harness.scoring import Request, products
+from harness.scoring import Prompt, Request, products
 from harness.scoring.decoder import DecoderScorer
+from harness.scoring.encoder import EncoderScorer
+from harness.scoring.generate import GreedyGenerator
 from harness.scoring.lean import computing_in_place
 from harness.scoring.products import onednn_is_faster, product, product_forwards
+from harness.scoring.seq2seq import Seq2SeqScorer
 
 MakeModel = Callable[..., LoadedModel]
 
@@ -92,6 +96,32 @@ def test_scores_are_those_of_the_models_own_products(architecture: str, tiny_mod
     assert scorer.path == "packed"
     for ours, own in zip(scorer.score(groups), plain.score(groups), strict=True):
         assert [score.loglik_nats for score in ours] == pytest.approx([score.loglik_nats for score in own], abs=1e-4)
+
+
+@needs_operator
+@pytest.mark.usefixtures("by_onednn")
+@pytest.mark.parametrize(
+    ("architecture", "work"),
+    [
+        ("llama", lambda model: DecoderScorer(model).score([[Request("One", " two")]])),
+        ("bert", lambda model: EncoderScorer(model).score([[Request("One", " two", ".", "sentence")]])),
+        ("t5", lambda model: Seq2SeqScorer(model).score([[Request("One", " two", ".", "sentence")]])),
+        ("llama", lambda model: GreedyGenerator(model).generate([[Prompt("One", stop=("\n",), max_new_tokens=2)]])),
+    ],
+)
+def test_scoring_and_generating_multiply_so(
+    architecture: str, work: Callable[[LoadedModel], object], tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(architecture)
+    widths: set[int] = set()
+
+    def spy(x: torch.Tensor, *given: Any) -> torch.Tensor:
+        widths.add(x.shape[-1])
+        return product(x, *given)
+
+    monkeypatch.setattr(products, "product", spy)
+    work(model)
+    assert widths
 
 
 @pytest.mark.usefixtures("by_onednn")
