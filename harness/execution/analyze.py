@@ -110,6 +110,6 @@ def _of_one_model(candidates: deque[Candidate], text: CalibrationText, at: Looke
                 roots=made.roots,
                 even_share=made.even_share,
                 stacks=made.stacks,
-                engine={**describe_engine(candidate.device, candidate.dtype), "attention": "eager"},
+                engine={**describe_engine(candidate.device, candidate.dtype, scores=False), "attention": "eager"},
                 measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             )

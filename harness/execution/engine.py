@@ -12,10 +12,11 @@ from pathlib import Path
 ATTENTION = "sdpa"
 
 
-def describe_engine(device: str, dtype: str) -> dict[str, str]:
+def describe_engine(device: str, dtype: str, *, scores: bool = True) -> dict[str, str]:
     """The engine of a run as names and values; ``core.records.ENGINE_IDENTITY`` says which of them identify it.
 
-    ``device`` and ``dtype`` are as ``models.device`` picked them.
+    ``device`` and ``dtype`` are as ``models.device`` picked them. ``scores``: whether the scorers do the work, which may
+    multiply by another library than torch takes by itself; what calls the model's own code does not.
     """
     import torch
 
@@ -33,7 +34,7 @@ def describe_engine(device: str, dtype: str) -> dict[str, str]:
         "hardware": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
         "python": platform.python_version(),
     }
-    return {**told, "products": "oneDNN"} if multiplies_by_onednn(device, dtype) else told
+    return {**told, "products": "oneDNN"} if scores and multiplies_by_onednn(device, dtype) else told
 
 
 def harness_version() -> str:

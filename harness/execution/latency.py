@@ -65,7 +65,7 @@ class LatencyBench:
             prompt_tokens=PROMPT_TOKENS,
             sides=tuple(one.side for one in sides),
             timings=(),
-            engine=describe_engine(candidate.device, candidate.dtype),
+            engine=describe_engine(candidate.device, candidate.dtype, scores=False),
             measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
         return cls(sides, record, folder)

@@ -66,4 +66,4 @@ def attend_in_blocks(
 def _ahead(n_tokens: int) -> Float[Tensor, "tokens tokens"]:
     """The mask of what lies ahead."""
     with torch.inference_mode(mode=False):
-        return torch.full((n_tokens, n_tokens), torch.finfo(torch.float32).min).triu_(1)
+        return torch.full((n_tokens, n_tokens), torch.finfo(torch.float32).min, dtype=torch.float32).triu_(1)

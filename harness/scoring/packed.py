@@ -252,7 +252,8 @@ def _attend(
         )
     states = _States(query, key, value, layout.kept[module.layer_idx] if layout.kept else None, scaling)
     if layout.made is not None:
-        layout.made[module.layer_idx] = states.behind_kept(key, value)
+        # copies: what is kept must not hold the whole of a product that makes queries, keys and values at once
+        layout.made[module.layer_idx] = _apart(*states.behind_kept(key, value))
     out = query.new_empty((layout.n_tokens, query.shape[1], value.shape[3]))
     for part in layout.parts:
         if isinstance(part, _Alone):
@@ -260,6 +261,10 @@ def _attend(
         else:
             states.attend_together(part, out)
     return out[None], None
+
+
+def _apart(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    return keys.contiguous(), values.contiguous()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,7 @@ The sums are float32 in both.
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ FEWEST_PRODUCTS = 2**22
 """Multiplications below which a call's own cost, and a kernel made for each new shape, outweigh the gain."""
 
 _CPUINFO = Path("/proc/cpuinfo")
+_NO_KERNEL = "could not create a primitive"
+log = logging.getLogger(__name__)
 
 
 @cache
@@ -57,10 +60,22 @@ def inferring(model: LoadedModel) -> Iterator[None]:
 
 
 def product(x: Float[Tensor, "... width"], weight: Float[Tensor, "out width"], bias: Tensor | None = None) -> Tensor:
-    """x · weightᵀ + bias, float32 on a CPU, the weights without gaps: by oneDNN where it is worth it."""
+    """x · weightᵀ + bias, float32 on a CPU, weights and bias without gaps: by oneDNN where it is worth it."""
     if x.numel() * len(weight) < FEWEST_PRODUCTS:
         return nn.functional.linear(x, weight, bias)
-    return _multiply(x.contiguous(), weight, bias)
+    try:
+        return _multiply(x.contiguous(), weight, bias)
+    except RuntimeError as error:
+        if _NO_KERNEL not in str(error):
+            raise
+        _tell_no_kernel()
+        return nn.functional.linear(x, weight, bias)
+
+
+@cache
+def _tell_no_kernel() -> None:
+    """Said once: where memory for a kernel was lacking, oneDNN makes no other one in this process, however much there is."""
+    log.warning("oneDNN lacked memory for a kernel: torch's own products take its place where it makes none")
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -79,15 +94,20 @@ def _operator_works() -> bool:
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    return product(x, layer.weight, layer.bias)
+    if _has_plain_parts(layer):  # they may have been replaced since the layer was chosen
+        return product(x, layer.weight, layer.bias)
+    return nn.functional.linear(x, layer.weight, layer.bias)
 
 
 def _is_plain(module: nn.Linear) -> bool:
     """Whether it is torch's own layer over a plain matrix, with its own code."""
-    if type(module) is not nn.Linear or "forward" in vars(module):
-        return False
-    weight = module.weight
-    return type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.is_contiguous()
+    return type(module) is nn.Linear and "forward" not in vars(module) and _has_plain_parts(module)
+
+
+def _has_plain_parts(layer: nn.Linear) -> bool:
+    """Whether its weight and bias are what the operator takes: with gaps, it is slow with the one and wrong with the other."""
+    parts = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    return all(type(part) is nn.Parameter and part.dtype == torch.float32 and part.is_contiguous() for part in parts)
 
 
 def _processor() -> str:

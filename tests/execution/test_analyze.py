@@ -43,6 +43,7 @@ def test_cells_are_compared_with_their_dense_model_and_drawn(project: Path, caps
     assert "next: `harness report --run run --matrix matrix.toml`" in told.out
     plain, prompted = read_regimes(project / "run")[0]
     assert (plain.cell.id, plain.text, plain.n_texts, plain.n_tokens) == ("tiny_4bit-rtn_none", "text.txt", 4, 20)
+    assert "products" not in plain.engine  # the model's own code, whatever the scorers multiply by
     assert (plain.roots, prompted.roots) == ((), ((5, 4),))
     assert all(isinstance(one, Estimate) for one in (*plain.stacks[0].attention, *prompted.stacks[0].to_root))
     assert str(project) not in (project / "run" / "regimes" / "tiny_4bit-rtn_none.json").read_text()

@@ -91,3 +91,11 @@ def test_what_is_kept_of_a_stem_is_what_transformers_would_keep(architecture: st
         for a, b in zip(mine, others, strict=True):
             assert a.shape == b.shape
             assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox", "gpt2"])
+def test_what_is_kept_of_a_stem_holds_no_more_memory_than_it_needs(architecture: str, tiny_model: MakeModel) -> None:
+    """GPT-2 and GPT-NeoX make queries, keys and values by one product."""
+    for pair in keep_packed(tiny_model(architecture), (5, 9, 11, 3), None):
+        for states in pair:
+            assert states.untyped_storage().nbytes() == states.nbytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,13 @@ from torch import nn
 from harness.models.decoder import Decoder
 from harness.models.loaded import LoadedModel
 from harness.models.tiny import TINY
-from harness.scoring import Request, products
+from harness.scoring import Prompt, Request, products
 from harness.scoring.decoder import DecoderScorer
+from harness.scoring.encoder import EncoderScorer
+from harness.scoring.generate import GreedyGenerator
 from harness.scoring.lean import computing_in_place
 from harness.scoring.products import onednn_is_faster, product, product_forwards
+from harness.scoring.seq2seq import Seq2SeqScorer
 
 MakeModel = Callable[..., LoadedModel]
 
@@ -94,6 +98,32 @@ def test_scores_are_those_of_the_models_own_products(architecture: str, tiny_mod
         assert [score.loglik_nats for score in ours] == pytest.approx([score.loglik_nats for score in own], abs=1e-4)
 
 
+@needs_operator
+@pytest.mark.usefixtures("by_onednn")
+@pytest.mark.parametrize(
+    ("architecture", "work"),
+    [
+        ("llama", lambda model: DecoderScorer(model).score([[Request("One", " two")]])),
+        ("bert", lambda model: EncoderScorer(model).score([[Request("One", " two", ".", "sentence")]])),
+        ("t5", lambda model: Seq2SeqScorer(model).score([[Request("One", " two", ".", "sentence")]])),
+        ("llama", lambda model: GreedyGenerator(model).generate([[Prompt("One", stop=("\n",), max_new_tokens=2)]])),
+    ],
+)
+def test_scoring_and_generating_multiply_so(
+    architecture: str, work: Callable[[LoadedModel], object], tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(architecture)
+    widths: set[int] = set()
+
+    def spy(x: torch.Tensor, *given: Any) -> torch.Tensor:
+        widths.add(x.shape[-1])
+        return product(x, *given)
+
+    monkeypatch.setattr(products, "product", spy)
+    work(model)
+    assert widths
+
+
 @pytest.mark.usefixtures("by_onednn")
 def test_only_plain_layers_in_float32_are_replaced(tiny_model: MakeModel) -> None:
     class Noisy(nn.Linear):
@@ -112,6 +142,40 @@ def test_only_plain_layers_in_float32_are_replaced(tiny_model: MakeModel) -> Non
     assert not {block.up_proj, block.gate_proj, block.down_proj} & set(left)
     half = Decoder().load(model.folder, device="cpu", dtype="bfloat16")
     assert product_forwards(half) == {}
+
+
+@needs_operator
+@pytest.mark.usefixtures("by_onednn")
+def test_a_bias_with_gaps_and_parts_replaced_later_are_multiplied_right(tiny_model: MakeModel) -> None:
+    model = tiny_model("qwen2", initializer_range=0.05)  # its own copy: a layer is changed below
+    layer = model.module.model.layers[0].self_attn.q_proj  # type: ignore[index,union-attr]
+    chosen = product_forwards(model)
+    assert layer in chosen
+    random = torch.Generator().manual_seed(5)
+    layer.bias = nn.Parameter(torch.randn(2 * layer.out_features, generator=random)[::2], requires_grad=False)
+    assert layer not in product_forwards(model)
+    x = torch.randn((9, layer.in_features), generator=random)
+    with torch.inference_mode():
+        own = layer(x)
+        with computing_in_place(chosen):
+            ours = layer(x)
+    assert torch.allclose(own, ours, rtol=1e-5, atol=1e-5)
+
+
+@needs_operator
+@pytest.mark.usefixtures("by_onednn")
+@pytest.mark.parametrize(("message", "is_known"), [("could not create a primitive", True), ("something else", False)])
+def test_without_a_kernel_the_product_is_torchs_own(message: str, is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_given: object) -> torch.Tensor:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", fail)
+    x, weight = torch.ones(3, 8), torch.ones(5, 8)
+    if is_known:
+        assert torch.equal(product(x, weight), nn.functional.linear(x, weight))
+    else:
+        with pytest.raises(RuntimeError, match=message):
+            product(x, weight)
 
 
 @pytest.mark.usefixtures("asked_anew")
