@@ -1,15 +1,18 @@
 """Every lm-eval task of the matrix by lm-eval's own evaluation beside ours: the same loaded weights, the same documents.
 
-    python benchmarks/lm_eval_parity.py --data <mirror> [--tasks arc_easy,mmlu] [--items 100] [--out FILE] [--print]
+    python benchmarks/lm_eval_parity.py --data <mirror> [--tasks arc_easy,mmlu] [--items 100] [--batch 8]
+        [--softmax-dtype float64] [--out FILE] [--print]
 
 The reference is ``lm_eval.evaluator.evaluate`` with its ``hf`` model class around the dense embedded model, its task objects
 made by its own TaskManager from the mirror's folders by ``datasets.load_dataset``. Seconds are those of the forward passes.
 A finished task is appended to FILE, and a run that was stopped goes on behind it; ``--print`` only shows what FILE has.
 
 Where the two differ most, the request is scored once more by lm-eval's class with the weights in float64: how far each side is
-off says whose rounding it is. Of texts that are not equal, the margin is what the model sees between its two likeliest tokens
-where they part. Exit code 1 when a metric's value, a verdict or a text differs by more than that explains: 1e-3 nats a request
-(of a long text, a window), 1e-4 nats at a parting.
+off says whose rounding it is. torch's float32 log-softmax over a large vocabulary is a little too high at every token, which
+adds up over a long text; ``--softmax-dtype float64`` takes that out of lm-eval's side. A batch of whole windows with all its
+logits is large: 24 GiB hold wikitext with ``--batch 1``. Of texts that are not equal, the margin is what the model sees between
+its two likeliest tokens where they part. Exit code 1 when a metric's value, a verdict or a text differs by more than that
+explains: 1e-3 nats a request (of a long text, a window), 1e-4 nats at a parting.
 """
 
 from __future__ import annotations
@@ -94,6 +97,9 @@ def main() -> None:
     parser.add_argument("--tasks", help="names of the matrix (default: every lm-eval task of the profile `knowledge`)")
     parser.add_argument("--items", type=int, default=100, help="documents of each task, a stable sample (default: 100)")
     parser.add_argument("--batch", type=int, default=8, help="lm-eval's batch size (default: 8)")
+    parser.add_argument(
+        "--softmax-dtype", metavar="DTYPE", help="lm-eval's `softmax_dtype` (default: its default, the logits')"
+    )
     parser.add_argument("--out", type=Path, default=Path("lm_eval_parity.jsonl"), metavar="FILE", help="results, one a line")
     parser.add_argument("--print", action="store_true", help="measure nothing: the table of FILE")
     given = parser.parse_args()
@@ -103,15 +109,16 @@ def main() -> None:
     if not given.print:
         plan = read_matrix(MATRIX, "knowledge").plan("llama_none_none")
         names = given.tasks.split(",") if given.tasks else [n for n, e in plan.tasks.items() if e.suite == "lm_eval"]
-        sides = Sides(plan, given.batch)
+        sides = Sides(plan, given.batch, given.softmax_dtype)
+        told = f", lm-eval's softmax in {given.softmax_dtype}" if given.softmax_dtype else ""
         for name in names:
             task = make_task(name, plan.tasks[name], MATRIX.parent, limit=given.items, data=given.data, family="decoder")
             if not isinstance(task, LmEval):
                 raise SystemExit(f"{name} is no task of lm-eval's")
             info, items = task.build(sides.model.tokenizer)
-            key = f"{name} {info.spec_digest[:16]} {info.items_digest[:16]} {sides.model.weights_digest[:16]}"
+            key = f"{name} {info.spec_digest[:16]} {info.items_digest[:16]} {sides.model.weights_digest[:16]}{told}"
             if key not in rows:
-                rows[key] = sides.compare(key, name, task, items, given.data)
+                rows[key] = sides.compare(key, name + told, task, items, given.data)
                 with given.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(rows[key])) + "\n")
                 print(rows[key].task, "as lm-eval has it" if rows[key].is_met else "DIFFERS", file=sys.stderr, flush=True)
@@ -159,11 +166,12 @@ class Theirs:
 class Sides:
     """The dense model, by our engine and by lm-eval's class."""
 
-    def __init__(self, plan: CellPlan, batch: int) -> None:
+    def __init__(self, plan: CellPlan, batch: int, softmax_dtype: str | None) -> None:
         folder = resolve(plan.model.source, plan.model.sha256, Store.default().root).folder
         self.model = Decoder().load(folder, device="cpu", dtype="float32")
         # it sets the tokenizer's padding token: copies keep ours as it is
-        self.lm = Timed(pretrained=self.model.module, tokenizer=copy.deepcopy(self.model.tokenizer), batch_size=batch)
+        tokenizer = copy.deepcopy(self.model.tokenizer)
+        self.lm = Timed(pretrained=self.model.module, tokenizer=tokenizer, batch_size=batch, softmax_dtype=softmax_dtype)
         wide: Any = copy.deepcopy(self.model.module).double()
         self.wide = HFLM(pretrained=wide, tokenizer=copy.deepcopy(self.model.tokenizer), batch_size=1)
 
