@@ -9,10 +9,10 @@ A finished task is appended to FILE, and a run that was stopped goes on behind i
 
 Where the two differ most, the request is scored once more by lm-eval's class with the weights in float64: how far each side is
 off says whose rounding it is. torch's float32 log-softmax over a large vocabulary is a little too high at every token, which
-adds up over a long text; ``--softmax-dtype float64`` takes that out of lm-eval's side. A batch of whole windows with all its
-logits is large: 24 GiB hold wikitext with ``--batch 1``. Of texts that are not equal, the margin is what the model sees between
-its two likeliest tokens where they part. Exit code 1 when a metric's value, a verdict or a text differs by more than that
-explains: 1e-3 nats a request (of a long text, a window), 1e-4 nats at a parting.
+adds up over a long text; ``--softmax-dtype float64`` takes that out of lm-eval's side. A batch of whole windows and its
+logits is large: 24 GiB hold wikitext with ``--batch 1``. Of texts that are not equal, the margin is what the model sees
+between its two likeliest tokens where they part. Exit code 1 when a metric's value, a verdict or a text differs by more than
+that explains: 1e-3 nats a request (of a long text, a window), 1e-4 nats at a parting.
 """
 
 from __future__ import annotations
