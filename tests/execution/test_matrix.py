@@ -103,6 +103,6 @@ def test_fields_that_a_suite_does_not_have_or_needs_are_named(entry: TaskEntry, 
 
 def test_a_grid_may_ask_a_fixed_sample_of_each_task() -> None:
     quick, whole = (read_matrix(SHIPPED, name).plan("llama_none_none").tasks for name in ("knowledge-quick", "knowledge"))
-    assert quick["arc_easy"].options == {**whole["arc_easy"].options, "n_items": 60}
+    assert quick["arc_easy"].options == {**whole["arc_easy"].options, "n_items": 200}
     assert "n_items" not in quick["bear"].options
-    assert make_task("arc_easy", quick["arc_easy"], SHIPPED.parent).n_items == 60  # type: ignore[attr-defined]
+    assert make_task("arc_easy", quick["arc_easy"], SHIPPED.parent).n_items == 200  # type: ignore[attr-defined]
