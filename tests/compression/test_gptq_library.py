@@ -36,11 +36,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "4 bits, in order": {"bits": 4, "group_size": 32, "act_order": False},
 }
 
-OF_A_LAYER = {"float16": 0.02, "left to itself": 0.06}
+OF_A_LAYER = {"float16": 0.01, "left to itself": 0.06}
 OF_ALL = {"float16": 0.002, "left to itself": 0.015}
 """How much larger or smaller our error may be, as a share of the library's: a layer's, and the mean over layers (seen: 0.006
-and 0.0005 with its scales in float16, 0.05 and 0.011 where it is left to itself; a layer's 0.0115 on an Intel Xeon with AMX).
-One weight that rounds the other way moves those after it, so how far they part depends on the processor's kernels."""
+and 0.0005 with its scales in float16, 0.05 and 0.011 where it is left to itself)."""
 
 
 def by_the_library(folder: Path, token_ids: list[list[int]], recipe: dict[str, Any], scales: str) -> dict[str, Tensor]:
@@ -91,5 +90,4 @@ def test_every_layers_error_is_that_of_the_library_called_plainly(
     assert cost.error_mean == pytest.approx(sum(expected.values()) / len(expected), rel=OF_ALL[scales])
     if scales == "float16":
         n_same = sum(int((layer.weight == theirs[name]).sum()) for name, layer in layers.items())
-        # seen: 98.6 % where torch and MKL were told to use AVX2 kernels, above 99 % elsewhere
-        assert n_same > 0.98 * sum(layer.weight.numel() for layer in layers.values())
+        assert n_same > 0.99 * sum(layer.weight.numel() for layer in layers.values())
