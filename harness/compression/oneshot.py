@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BATCH_SAMPLES = 8
+BATCH_SAMPLES = 8
+"""Samples fed at once. Another number sums in another order, so a few weights may round the other way."""
+
 _NO_NEWS = "get_main_device"
 """The function that warns, many times, that there is no GPU."""
 
@@ -53,7 +55,7 @@ def run_oneshot(
     progress = _Progress()
     progress.watch(label, [scratch.get_submodule(name) for name in layers])
     blocks = torch.from_numpy(sample.token_ids).to(model.device)
-    batches: Any = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in torch.split(blocks, _BATCH_SAMPLES)]
+    batches: Any = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in torch.split(blocks, BATCH_SAMPLES)]
     with create_session(), _warnings_to_logging(), _one_thread(), _nothing_pinned():
         try:
             oneshot(

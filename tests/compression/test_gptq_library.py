@@ -1,9 +1,10 @@
 """Our GPTQ leaves in every layer the error that llm-compressor's leaves, called plainly, as its own documentation does.
 
-The plain call shares nothing with ours but the model and the tokens: it calibrates sample by sample on a data set, over all
-``Linear`` layers but the head. Left to itself it keeps scales in the model's float32, where ours are rounded to float16 as
-files store them: then few weights are quite the same, and a layer's error may fall either way. Told to store float16, too, it
-gives our weights, but for the few that the order of a sum puts on the other side of a half step.
+The plain call shares nothing with ours but the model, the tokens and how many samples are fed at once: it calibrates on a data
+set, over all ``Linear`` layers but the head. Left to itself it keeps scales in the model's float32, where ours are rounded to
+float16 as files store them: then few weights are quite the same, and a layer's error may fall either way. Told to store
+float16, too, it gives our weights, bit for bit. (Fed sample by sample it sums in another order, and a few weights fall on the
+other side of a half step, other ones on every kind of processor.)
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM
 from harness.compression.calibrated import sample_of
 from harness.compression.calibration import CalibrationText
 from harness.compression.gptq import Gptq
+from harness.compression.oneshot import BATCH_SAMPLES
 from harness.compression.quiet import sealed
 from harness.compression.spent import Peak, cost_of, relative_error
 from harness.models.decoder import Decoder
@@ -36,10 +38,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "4 bits, in order": {"bits": 4, "group_size": 32, "act_order": False},
 }
 
-OF_A_LAYER = {"float16": 0.01, "left to itself": 0.06}
-OF_ALL = {"float16": 0.002, "left to itself": 0.015}
-"""How much larger or smaller our error may be, as a share of the library's: a layer's, and the mean over layers (seen: 0.006
-and 0.0005 with its scales in float16, 0.05 and 0.011 where it is left to itself)."""
+OF_A_LAYER, OF_ALL = 0.06, 0.015
+"""How much larger or smaller our error may be where the library is left to itself, as a share of its own: a layer's, and the
+mean over layers (seen: 0.05 and 0.011)."""
 
 
 def by_the_library(folder: Path, token_ids: list[list[int]], recipe: dict[str, Any], scales: str) -> dict[str, Tensor]:
@@ -61,6 +62,7 @@ def by_the_library(folder: Path, token_ids: list[list[int]], recipe: dict[str, A
             dataset=Dataset.from_dict({"input_ids": token_ids, "attention_mask": [[1] * len(ids) for ids in token_ids]}),
             recipe=GPTQModifier(config_groups=groups, ignore=["lm_head"], **order),
             num_calibration_samples=len(token_ids),
+            batch_size=BATCH_SAMPLES,
             max_seq_length=len(token_ids[0]),
             shuffle_calibration_samples=False,
         )
@@ -69,7 +71,7 @@ def by_the_library(folder: Path, token_ids: list[list[int]], recipe: dict[str, A
     }
 
 
-@pytest.mark.parametrize("scales", OF_ALL)
+@pytest.mark.parametrize("scales", ["float16", "left to itself"])
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_layers_error_is_that_of_the_library_called_plainly(
     text: CalibrationText, name: str, scales: str, tmp_path: Path
@@ -82,12 +84,11 @@ def test_every_layers_error_is_that_of_the_library_called_plainly(
     theirs = by_the_library(folder, sample_of(method, model, text).token_ids.tolist(), RECIPES[name], scales)
     assert set(theirs) == set(layers)
     method.compress(model, layers, text)
+    if scales == "float16":
+        assert [name for name, layer in layers.items() if not torch.equal(layer.weight, theirs[name])] == []
     expected = {name: relative_error(theirs[name], dense[name]) for name in layers}
     came = {name: relative_error(layer.weight.detach(), dense[name]) for name, layer in layers.items()}
     assert min(expected.values()) > 0
-    assert came == {name: pytest.approx(error, rel=OF_A_LAYER[scales]) for name, error in expected.items()}
+    assert came == {name: pytest.approx(error, rel=OF_A_LAYER) for name, error in expected.items()}
     cost = cost_of(model.module, layers, folder, Peak())
-    assert cost.error_mean == pytest.approx(sum(expected.values()) / len(expected), rel=OF_ALL[scales])
-    if scales == "float16":
-        n_same = sum(int((layer.weight == theirs[name]).sum()) for name, layer in layers.items())
-        assert n_same > 0.99 * sum(layer.weight.numel() for layer in layers.values())
+    assert cost.error_mean == pytest.approx(sum(expected.values()) / len(expected), rel=OF_ALL)
