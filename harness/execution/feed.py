@@ -7,11 +7,13 @@ by the end of a round is a random sample of the task.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from harness.core.answer_block import BlockAbout, Circumstances
 from harness.core.digest import digest_text
+from harness.core.errors import ConfigError, ScoreError
 from harness.core.outcomes import Outcomes
 from harness.core.records import Item, ItemOutcome, Origin, TaskInfo, TaskRun
 from harness.execution.answers import Answers, Ask, Place
@@ -84,12 +86,13 @@ class TaskFeed:
             return
         about = BlockAbout(self.answers.folder.name, self.cell, self.scorer, self.now)
         asked = [self.task.requests(item) for item in block]
-        answers, places, n_asked = self.answers.answer(asked, lambda: make_ask(self.task), about)
-        noise_nats = near_tie_nats(self.now.engine["dtype"])
-        rows: list[ItemOutcome] = [
-            replace(self.task.outcome(item, found, near_tie_nats=noise_nats), is_cut=any(map(is_cut, found)))
-            for item, found in zip(block, answers, strict=True)
-        ]
+        with self._named():
+            answers, places, n_asked = self.answers.answer(asked, lambda: make_ask(self.task), about)
+            noise_nats = near_tie_nats(self.now.engine["dtype"])
+            rows: list[ItemOutcome] = [
+                replace(self.task.outcome(item, found, near_tie_nats=noise_nats), is_cut=any(map(is_cut, found)))
+                for item, found in zip(block, answers, strict=True)
+            ]
         outcomes = Outcomes.of(tuple(item.digest for item in block), rows)
         if not self.task.keeps_option_scores:
             outcomes = replace(outcomes, option_logliks_nats=None)
@@ -99,6 +102,15 @@ class TaskFeed:
         self._used |= places
         if n_asked:
             self.origin = "measured"
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Around asking: a cell's engines know of requests only, so that an error needs the name of its task."""
+        try:
+            yield
+        except (ConfigError, ScoreError) as error:
+            kind = ScoreError if isinstance(error, ScoreError) else ConfigError
+            raise kind(f"{self.info.name}: {error}") from error
 
     def keep(self, store: Store) -> None:
         """Store a complete result."""

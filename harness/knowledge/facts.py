@@ -21,6 +21,7 @@ from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.knowledge.factbook import FOLDER, Fact, FactBook, Relation, fill, load_facts, prompt
 from harness.knowledge.near_tie import is_near_tie
 from harness.knowledge.sample import chance_share, sample
+from harness.knowledge.sentences import askable_sentences
 from harness.scoring import NEAR_TIE_NATS, Answer, Reading, Request, Score, TaskKind, Tokenizer
 
 MAX_OPTIONS = 12
@@ -34,15 +35,18 @@ TIE_RULE = "right only if a right answer scores above every wrong one; a tie cou
 
 NO_GOLD = "facts without a right answer of one token"
 NO_WRONG = "facts without a wrong candidate of one token"
+MERGED = "facts with an answer that this tokenizer joins with the words around the blank"
 LONG_CANDIDATES = "candidate answers of more than one token (not facts)"
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Rank at most 12 candidates a fact by the likelihood of the whole sentence; every right one counts."""
+    """Rank at most 12 candidates a fact by the likelihood of the whole sentence; every right one counts. ``family``: the
+    model's, which says how it reads."""
 
     limit: int | None = None
     folder: Path = FOLDER
+    family: str | None = None
     name = "facts"
     kind: ClassVar[TaskKind] = "sentence"
     probe_words: ClassVar[int] = NGRAM_WORDS
@@ -57,12 +61,16 @@ class Facts:
         """Every right sentence, whatever the limit."""
         return _right_sentences(load_facts(self.folder))
 
-    def build(self, tokenizer: Tokenizer) -> tuple[TaskInfo, tuple[Item, ...]]:  # noqa: ARG002 - whole sentences fit any tokenizer
-        """One item a fact, in the file's order."""
+    def build(self, tokenizer: Tokenizer) -> tuple[TaskInfo, tuple[Item, ...]]:
+        """One item a fact, in the file's order; sentences that the model can't read are left out and counted. Raises
+        ModelError when none is left."""
         book = load_facts(self.folder)
-        items = sample([_ranked_item(fact, book.relations[fact.relation]) for fact in book.facts], self.limit, SEED)
+        every = [_ranked_item(fact, book.relations[fact.relation]) for fact in book.facts]
+        excluded: Counter[str] = Counter()
+        items = _readable(self, every, "sentence", tokenizer, excluded, takes_out=self.family == "seq2seq")
+        kept = sample(items, self.limit, SEED)
         protocol = f"log-likelihood of the whole sentence over at most {MAX_OPTIONS} candidates"
-        return _info(self, protocol, book, items, {}), items
+        return _info(self, protocol, book, kept, excluded), kept
 
     def requests(self, item: Item) -> tuple[Request, ...]:
         """The whole sentence with each option in the blank."""
@@ -78,12 +86,13 @@ class FactsBlank:
     """Rank the relation's single-token answers at the blank: P@1, and the rank for P@10 and MRR.
 
     What lies after the blank is read by encoders and encoder-decoders; a decoder reads from left to right. ``pooled``: whether
-    the items enter the cell's pool; beside ``Facts`` they would count the same facts twice.
+    the items enter the cell's pool; beside ``Facts`` they would count the same facts twice. ``family``: the model's.
     """
 
     limit: int | None = None
     folder: Path = FOLDER
     pooled: bool = False
+    family: str | None = None
     name = "facts_blank"
     kind: ClassVar[TaskKind] = "blank"
     probe_words: ClassVar[int] = NGRAM_WORDS
@@ -114,6 +123,8 @@ class FactsBlank:
             raise ModelError(
                 f"{self.name}: this tokenizer writes no answer as one token, so there is nothing to ask; leave the task out."
             )
+        if self.family in ("encoder", "seq2seq"):  # a decoder reads up to the blank, cut on the left where that is too long
+            items = _readable(self, items, "blank", tokenizer, excluded, takes_out=True)
         kept = sample(items, self.limit, SEED)
         protocol = "log-likelihood of single-token answers at the blank over the relation's vocabulary"
         return _info(self, protocol, book, kept, excluded), kept
@@ -201,6 +212,27 @@ def scores_of(item: Item, answers: Sequence[Answer]) -> list[Score]:
 
 
 # ------------------------------------------------------------------------------------------------ items and what they are
+
+
+def _readable(
+    task: Facts | FactsBlank,
+    items: Sequence[Item],
+    reading: Reading,
+    tokenizer: Tokenizer,
+    excluded: Counter[str],
+    *,
+    takes_out: bool,
+) -> list[Item]:
+    """The items whose sentences the model can read; ``excluded`` counts the others. Raises ModelError when none is left."""
+    kept = askable_sentences(
+        items, lambda item: at_blank(item, reading), tokenizer, excluded, takes_out=takes_out, merged=MERGED
+    )
+    if not kept:
+        why = ", ".join(f"{reason}: {n}" for reason, n in excluded.items() if n)
+        raise ModelError(
+            f"{task.name}: none of its facts can be asked ({why}); leave the task out, or word the facts otherwise."
+        )
+    return kept
 
 
 def _ranked_item(fact: Fact, relation: Relation) -> Item:

@@ -33,7 +33,7 @@ def askable_sentences(
 ) -> list[Item]:
     """The items whose every sentence fits into the window, with the special tokens around it; ``excluded`` counts the others.
 
-    The items of a group have the same options, and ``ask`` puts each into the prompt's ``[Y]``. ``takes_out``: the model reads
+    ``ask`` puts each of an item's options into its prompt's ``[Y]``. ``takes_out``: the model reads
     the sentence without its answer (T5), so an item with an answer that would share a token with the words around it is left
     out, too, under the reason ``merged``. Raises ScoreError where such an answer has no tokens.
     """
@@ -60,8 +60,10 @@ def window_of(tokenizer: Any) -> float:
 
 def _longest_lengths(items: Sequence[Item], ask: Callable[[Item], Sequence[Request]], tokenizer: Any) -> list[int]:
     """The tokens of each item's sentence with the answer that has most of them by itself."""
-    longest = {group: _longest(tokenizer, options) for group, options in {item.group: item.options for item in items}.items()}
-    one_each = [ask(replace(item, options=(longest[item.group],), gold=(0,)))[0] for item in items]
+    options = list({option: None for item in items for option in item.options})
+    n_tokens = dict(zip(options, map(len, encode_all(tokenizer, [f" {option}" for option in options])), strict=True))
+    longest = {options: max(options, key=lambda one: n_tokens[one]) for options in {item.options for item in items}}
+    one_each = [ask(replace(item, options=(longest[item.options],), gold=(0,)))[0] for item in items]
     return _lengths(one_each, tokenizer)
 
 
@@ -69,12 +71,6 @@ def _lengths(requests: Sequence[Request], tokenizer: Any) -> list[int]:
     """The tokens of each whole sentence, the special ones among them."""
     texts = [request.context + request.continuation + request.after for request in requests]
     return [len(ids) + SPECIAL_TOKENS for ids in encode_all(tokenizer, texts)]
-
-
-def _longest(tokenizer: Any, options: Sequence[str]) -> str:
-    """The option of most tokens."""
-    lengths = [len(ids) for ids in encode_all(tokenizer, [f" {option}" for option in options])]
-    return options[lengths.index(max(lengths))]
 
 
 def _touches(prompt: str) -> bool:

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from harness.core.errors import ModelError
-from harness.models.folders import block_layers, bos_or_eos, check_round_trip, load_folder, load_tokenizer, unchanged
-from harness.models.loaded import LoadedModel
+from harness.models.folders import block_layers, check_round_trip, load_folder, load_tokenizer, unchanged
+from harness.models.loaded import LoadedModel, bos_or_eos
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,14 +184,6 @@ def unchanged(text: str) -> str:
     return text
 
 
-def bos_or_eos(tokenizer: Any, folder: Path) -> int:
-    """What an empty context stands for: BOS, else EOS. Raises ModelError where there is neither."""
-    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        if token_id is not None:
-            return int(token_id)
-    raise ModelError(f"the tokenizer in {folder} has neither BOS nor EOS: an empty context can't be scored; name one of them.")
-
-
 def first_line(error: Exception) -> str:
     """An error's first line, without its full stop."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")

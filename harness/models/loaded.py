@@ -65,3 +65,11 @@ class ModelFamily(Protocol):
     def linear_layers(self, model: LoadedModel) -> dict[str, nn.Linear]:
         """Every linear layer of the blocks by its module name, in module order, shared ones once; no head, nothing else
         outside of the blocks."""
+
+
+def bos_or_eos(tokenizer: Any, folder: Path) -> int:
+    """What an empty context stands for: BOS, else EOS. Raises ModelError where there is neither."""
+    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return int(token_id)
+    raise ModelError(f"the tokenizer in {folder} has neither BOS nor EOS: an empty context can't be scored; name one of them.")

@@ -9,15 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from harness.core.errors import ScoreError
-from harness.models.loaded import LoadedModel
 from harness.scoring import Request
 
 _DEFAULT_WINDOW_TOKENS = 2048
 _UNSET_LENGTH = 10**18
 """Tokenizers without a known window carry a number beyond this as their ``model_max_length``."""
+
+
+class Reader(Protocol):
+    """What turning requests into tokens needs of a model: a ``LoadedModel`` has it, and so has a tokenizer by itself."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """A fast tokenizer of transformers'."""
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What an empty context stands for: BOS, else EOS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +52,28 @@ def window_tokens(config: Any, tokenizer: Any) -> int:
     return _DEFAULT_WINDOW_TOKENS if length is None or length > _UNSET_LENGTH else int(length)
 
 
-def encode_groups(groups: Sequence[Sequence[Request]], model: LoadedModel, window: int) -> list[list[Encoded]]:
+def encode_groups(groups: Sequence[Sequence[Request]], model: Reader, window: int) -> list[list[Encoded]]:
     """Every request as tokens. Raises ScoreError for a continuation without tokens or longer than the window."""
     split = [[move_spaces(_as_continuation(request)) for request in group] for group in groups]
     flat = [pair for group in split for pair in group]
     ids = _encode_all(flat, model)
     return [[_encode(pair, ids, model.prefix_token_id, window) for pair in group] for group in split]
+
+
+def continuation_lengths(requests: Sequence[Request], model: Reader) -> list[int]:
+    """How many tokens of each request ``encode_groups`` would score, whatever the window."""
+    pairs = [move_spaces(_as_continuation(request)) for request in requests]
+    ids = _encode_all(pairs, model)
+    return [len(_split(pair, ids, model.prefix_token_id)[1]) for pair in pairs]
+
+
+def check_length(n_tokens: int, window: int, context: str, continuation: str) -> None:
+    """Raise ScoreError for a continuation without tokens or longer than the window."""
+    if not 1 <= n_tokens <= window:
+        raise ScoreError(
+            f"continuation {continuation[:60]!r} has {n_tokens} tokens after context {context[-60:]!r}: expected 1 to "
+            f"{window} (the model's window); leave the item out or word it otherwise."
+        )
 
 
 def _as_continuation(request: Request) -> Request:
@@ -76,24 +103,23 @@ def move_spaces(request: Request) -> tuple[str, str]:
 
 
 def _encode(pair: tuple[str, str], ids: Mapping[tuple[str, bool], list[int]], prefix: int, window: int) -> Encoded:
-    context, continuation = pair
-    if context:
-        before, whole = ids[context, True], ids[context + continuation, True]
-        after = whole[len(before) :]
-    else:
-        before, after = [prefix], ids[continuation, False]
-        if after[:1] == before:
-            after = after[1:]
-    if not after or len(after) > window:
-        raise ScoreError(
-            f"continuation {continuation[:60]!r} has {len(after)} tokens after context {context[-60:]!r}: expected 1 "
-            f"to {window} (the model's window); leave the item out or word it otherwise."
-        )
+    before, after = _split(pair, ids, prefix)
+    check_length(len(after), window, *pair)
     whole_row = before + after
     return Encoded(tuple(whole_row[-(window + 1) :]), len(after), max(0, len(whole_row) - (window + 1)))
 
 
-def _encode_all(pairs: Iterable[tuple[str, str]], model: LoadedModel) -> dict[tuple[str, bool], list[int]]:
+def _split(pair: tuple[str, str], ids: Mapping[tuple[str, bool], list[int]], prefix: int) -> tuple[list[int], list[int]]:
+    """The tokens of the context, and those that are scored."""
+    context, continuation = pair
+    if context:
+        before, whole = ids[context, True], ids[context + continuation, True]
+        return before, whole[len(before) :]
+    after = ids[continuation, False]
+    return [prefix], after[1:] if after[:1] == [prefix] else after
+
+
+def _encode_all(pairs: Iterable[tuple[str, str]], model: Reader) -> dict[tuple[str, bool], list[int]]:
     """The tokens of each distinct text, keyed by (text, whether it stands after nothing but the tokenizer's own BOS)."""
     needed: dict[tuple[str, bool], None] = {}
     for context, continuation in pairs:

@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.core.errors import ScoreError
 from harness.models.loaded import LoadedModel
 from harness.models.seq2seq import sentinel
 from harness.scoring import Request
-from harness.scoring.encode import move_spaces
+from harness.scoring.encode import Reader, check_length, move_spaces
 from harness.scoring.gap import read_sentences
 
 
@@ -43,7 +42,21 @@ def encode_pairs(groups: Sequence[Sequence[Request]], model: LoadedModel, window
     return made
 
 
-def _continuations(requests: Sequence[Request], model: LoadedModel, window: int) -> list[Pair]:
+def target_lengths(requests: Sequence[Request], model: Reader) -> list[int]:
+    """How many tokens of each continuation are scored, whatever the window."""
+    return [len(target) for _, target in _split(requests, model)]
+
+
+def _continuations(requests: Sequence[Request], model: Reader, window: int) -> list[Pair]:
+    pairs = []
+    for request, (context, target) in zip(requests, _split(requests, model), strict=True):
+        check_length(len(target), window, *move_spaces(request))
+        pairs.append(Pair(tuple(context[-window:]), tuple(target), len(target), max(0, len(context) - window)))
+    return pairs
+
+
+def _split(requests: Sequence[Request], model: Reader) -> list[tuple[list[int], list[int]]]:
+    """The tokens of each context, and of what is scored."""
     if not requests:
         return []
     split = [move_spaces(request) for request in requests]
@@ -53,18 +66,11 @@ def _continuations(requests: Sequence[Request], model: LoadedModel, window: int)
     contexts = _encode([text for text in texts if not text.startswith(prefix_text)], model, special=True)
     contexts |= _encode([text for text in texts if text.startswith(prefix_text)], model, special=False)
     targets = _encode([continuation for _, continuation in split], model, special=False)
-    pairs = []
+    made = []
     for text, continuation in split:
         context, target = contexts.get(text, [prefix]), targets[continuation]
-        if not text and target[:1] == context:
-            target = target[1:]
-        if not 1 <= len(target) <= window:
-            raise ScoreError(
-                f"continuation {continuation[:60]!r} has {len(target)} tokens after context {text[-60:]!r}: expected 1 to "
-                f"{window} (the model's window); leave the item out or word it otherwise."
-            )
-        pairs.append(Pair(tuple(context[-window:]), tuple(target), len(target), max(0, len(context) - window)))
-    return pairs
+        made.append((context, target[1:] if not text and target[:1] == context else target))
+    return made
 
 
 def _gaps(requests: Sequence[Request], model: LoadedModel, window: int) -> list[Pair]:
@@ -79,6 +85,6 @@ def _gaps(requests: Sequence[Request], model: LoadedModel, window: int) -> list[
     ]
 
 
-def _encode(texts: Sequence[str], model: LoadedModel, *, special: bool) -> dict[str, list[int]]:
+def _encode(texts: Sequence[str], model: Reader, *, special: bool) -> dict[str, list[int]]:
     rows = model.tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"] if texts else []
     return dict(zip(texts, rows, strict=True))

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.core.errors import ScoreError
-from harness.models.loaded import LoadedModel
 from harness.scoring import Request
-from harness.scoring.encode import Encoded, encode_groups
+from harness.scoring.encode import Encoded, Reader, encode_groups
 
 
-def encode_pieces(groups: Sequence[Sequence[Request]], model: LoadedModel, window: int) -> list[list[list[Encoded]]]:
+def encode_pieces(groups: Sequence[Sequence[Request]], model: Reader, window: int) -> list[list[list[Encoded]]]:
     """What is fed for each request: one piece, or the windows of a rolling text. Raises ScoreError as ``encode_groups`` does,
     and for a rolling text without tokens."""
     others = [[request for request in group if request.reading != "rolling"] for group in groups]
@@ -38,10 +37,19 @@ def cut_windows(tokens: Sequence[int], prefix: int, window: int) -> Iterator[Enc
         yield Encoded((*before, *tokens[start:end]), end - start)
 
 
-def _windows_of(request: Request, model: LoadedModel, window: int) -> list[Encoded]:
+def tokens_of(request: Request, model: Reader) -> list[int]:
+    """All tokens of a rolling text, each of which is scored once."""
     text = request.continuation
     special = not text.startswith(model.tokenizer.decode(model.prefix_token_id))
-    tokens = model.tokenizer.encode(text, add_special_tokens=special, verbose=False)
+    tokens: list[int] = model.tokenizer.encode(text, add_special_tokens=special, verbose=False)
+    return tokens
+
+
+def _windows_of(request: Request, model: Reader, window: int) -> list[Encoded]:
+    tokens = tokens_of(request, model)
     if not tokens:
-        raise ScoreError("a text to score in windows has no tokens: expected at least one; leave the item out.")
+        raise ScoreError(
+            f"the text {request.continuation[:60]!r}, to be scored in windows, has no tokens: expected at least one; leave "
+            "the item out."
+        )
     return list(cut_windows(tokens, model.prefix_token_id, window))

@@ -23,6 +23,7 @@ from harness.execution.matrix import Matrix, read_matrix
 from harness.execution.progress import Progress
 from harness.execution.store import Store
 from harness.knowledge import facts
+from harness.knowledge.sentences import BEYOND_WINDOW
 from harness.scoring import NEAR_TIE_NATS, Generated, Prompt, Request, Score
 from harness.scoring.decoder import DecoderScorer
 
@@ -223,6 +224,24 @@ def test_a_scorer_that_loses_an_answer_stores_nothing(tmp_path: Path) -> None:
         with pytest.raises(ScoreError):
             Answers(tmp_path).answer([[PLAIN]], lambda lost=lost: Ask(lambda groups: lost), about)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_request_that_can_not_be_asked_is_told_with_its_task(
+    matrix: Matrix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "at_blank", lambda item, reading: (Request("", "", reading=reading),))
+    monkeypatch.setattr(facts, "askable_sentences", lambda items, *_, **__: list(items))
+    with pytest.raises(ScoreError, match=r"^facts: continuation '' has 0 tokens"):
+        measure(matrix, tmp_path / "store", "facts")
+
+
+def test_one_fact_that_does_not_fit_into_the_window_costs_the_cell_nothing_else(matrix: Matrix, tmp_path: Path) -> None:
+    rows = matrix.path.parent / "facts" / "facts.jsonl"
+    first = json.loads(rows.read_text().splitlines()[0])
+    long = {**first, "id": "capital:long", "subject": " ".join(["Land"] * 400)}
+    rows.write_text(rows.read_text() + json.dumps(long) + "\n")
+    info = measure(matrix, tmp_path / "store", "facts").runs["facts"].info
+    assert (info.n_items, info.excluded) == (40, {BEYOND_WINDOW: 1})
 
 
 def test_generated_texts_come_back_as_they_were(tmp_path: Path) -> None:

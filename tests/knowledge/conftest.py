@@ -21,6 +21,11 @@ class WordTokenizer:
         special = ["<s>"] if add_special_tokens else []
         return [self.vocabulary.setdefault(word, len(self.vocabulary)) for word in [*special, *words]]
 
+    def __call__(
+        self, texts: list[str], *, add_special_tokens: bool = True, verbose: bool = True
+    ) -> dict[str, list[list[int]]]:
+        return {"input_ids": [self.encode(text, add_special_tokens=add_special_tokens) for text in texts]}
+
 
 @pytest.fixture
 def tokenizer() -> WordTokenizer:

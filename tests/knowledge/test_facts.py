@@ -25,6 +25,7 @@ from harness.knowledge.facts import (
     rank_options,
     single_token_answers,
 )
+from harness.knowledge.sentences import BEYOND_WINDOW
 from harness.scoring import Request, Score
 
 GOLDEN_ITEMS_DIGEST = "f65e483b3412e77b5193367ceea2df52d73ff530c850c19f37b26b3b363f59c8"
@@ -299,3 +300,25 @@ def test_the_shipped_files_use_unix_lines_and_are_sorted_by_id():
     ids = [json.loads(line)["id"] for line in data.splitlines()]
     assert b"\r" not in data
     assert ids == sorted(ids)
+
+
+# ------------------------------------------------------------------------------------------------ what a model can't be asked
+
+
+@pytest.mark.parametrize("family", ["decoder", "encoder", "seq2seq"])
+def test_a_sentence_that_does_not_fit_into_the_window_is_left_out_and_counted(family, facts_folder, tokenizer):
+    subjects = {"long": " ".join(["long"] * 30), "short": "France"}
+    facts = [
+        {"id": name, "relation": "capital", "subject": subject, "answers": ["Paris"], "also": []}
+        for name, subject in subjects.items()
+    ]
+    folder, tokenizer.model_max_length = facts_folder(facts=facts), 20
+    info, items = Facts(folder=folder, family=family).build(tokenizer)
+    assert ([one.id for one in items], info.excluded) == (["short"], {BEYOND_WINDOW: 1})
+    blank, items = FactsBlank(folder=folder, family=family).build(tokenizer)
+    left = {} if family == "decoder" else {BEYOND_WINDOW: 1}  # a decoder's context is cut on the left
+    assert {key: n for key, n in blank.excluded.items() if key == BEYOND_WINDOW} == left
+    assert len(items) == 2 - len(left)
+    tokenizer.model_max_length = 4
+    with pytest.raises(ModelError, match=rf"facts: none of its facts can be asked \({BEYOND_WINDOW}: 2\)"):
+        Facts(folder=folder, family=family).build(tokenizer)
