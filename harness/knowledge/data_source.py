@@ -76,8 +76,9 @@ class PlainFiles:
         return digest_json([self.builder, parts, {key: repr(value) for key, value in self.options.items()}])
 
     def load(self, splits: Iterable[str]) -> Mapping[str, Any]:
-        """The splits' rows. Raises FileFormatError for a file that is not in the format."""
+        """The splits' rows. Raises FileFormatError for a file that is not in the format, or not UTF-8."""
         import datasets
+        import pyarrow as pa
 
         files = {split: [str(file) for file in self._split(split)] for split in splits}
         with tempfile.TemporaryDirectory() as cache:
@@ -90,6 +91,13 @@ class PlainFiles:
                 raise FileFormatError(
                     f"{listed(name for names in files.values() for name in names)} can't be read as {self.builder} ({why}): "
                     "correct the file, or what names it."
+                ) from error
+        for split, rows in made.items():
+            try:
+                rows.data.table.validate(full=True)  # the reader lets through what is no text
+            except pa.ArrowInvalid as error:
+                raise FileFormatError(
+                    f"{listed(files[split])} holds bytes that are not UTF-8 text ({_first_line(error)}): save it as UTF-8."
                 ) from error
         return dict(made)
 

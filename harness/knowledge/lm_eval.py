@@ -16,15 +16,16 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import lm_eval
 
 from harness.core.digest import digest_json, digest_sequence
-from harness.core.errors import ConfigError, HarnessError, ScoreError
+from harness.core.errors import ConfigError, HarnessError, ModelError, ScoreError
 from harness.core.records import Item, ItemOutcome, TaskInfo
+from harness.knowledge.continuations import askable_documents
 from harness.knowledge.data_source import Rows, Source, find_source
-from harness.knowledge.lm_eval_documents import Document, ask_all, check_binary, make_item
+from harness.knowledge.lm_eval_documents import Document, ask_task
 from harness.knowledge.lm_eval_items import (
     CHOICE_TIE_RULE,
     GREEDY_TIE_RULE,
@@ -69,6 +70,7 @@ class LmEval:
     ``include`` is a folder of more task files, ``allow_code`` lets a task run functions that are neither lm-eval's nor ours.
     ``n_items``: a fixed sample of so many documents (of all tasks of a group together).
     ``pooled``: whether the items enter the cell's pool; if not given, as the task file's metadata say, else they do.
+    ``family``: the model's, which says what of a document is scored.
     """
 
     metric: str
@@ -82,6 +84,7 @@ class LmEval:
     n_items: int | None = None
     limit: int | None = None
     data: Path | None = None
+    family: str | None = None
     name = "lm_eval"
     clusters: ClassVar[bool] = False
 
@@ -123,16 +126,23 @@ class LmEval:
                 answer = item.options[i]
                 yield question.replace("[Y]", answer) if "[Y]" in question else f"{question} {answer.strip()}"
 
-    def build(self, tokenizer: Tokenizer) -> tuple[TaskInfo, tuple[Item, ...]]:  # noqa: ARG002 - text fits any tokenizer
-        """One item a document, in lm-eval's order, the tasks of a group one after the other."""
-        if not self._documents:
-            why = ", ".join(f"{reason}: {n}" for reason, n in self._excluded.items())
-            raise ConfigError(
-                f"{self._called}: none of its documents can be asked ({why}); correct the task file or leave it out."
-            )
-        drawn = sample([item for item, _, _ in self._documents], self.n_items, SEED)
+    def build(self, tokenizer: Tokenizer) -> tuple[TaskInfo, tuple[Item, ...]]:
+        """One item a document, in lm-eval's order, the tasks of a group one after the other. Raises ConfigError, ModelError.
+
+        The fixed sample is drawn before any is left out for the tokenizer's sake, so that it is the same for every model.
+        """
+        every = [item for item, _, _ in self._documents]
+        if not every:
+            raise ConfigError(self._nothing_to_ask(self._excluded))
+        drawn: Sequence[Item] = sample(every, self.n_items, SEED)
+        excluded = self._excluded + Counter({NOT_SAMPLED: len(every) - len(drawn)})
+        if self.kind != "generation":
+            ask = cast(Callable[[Item], Sequence[Request]], self.requests)
+            drawn = askable_documents(drawn, ask, tokenizer, excluded, family=self.family)
+        if not drawn:
+            raise ModelError(self._nothing_to_ask(excluded))
         kept = sample(drawn, self.limit, SEED)
-        return self._info(kept, len(self._documents) - len(drawn)), kept
+        return self._info(kept, excluded), kept
 
     def requests(self, item: Item) -> tuple[Request, ...] | tuple[Prompt, ...]:
         """lm-eval's own requests for the document."""
@@ -163,6 +173,10 @@ class LmEval:
     @property
     def _called(self) -> str:
         return f"the lm_eval task {self.task or str(self.file)!r}"
+
+    def _nothing_to_ask(self, excluded: Mapping[str, int]) -> str:
+        why = ", ".join(f"{reason}: {n}" for reason, n in excluded.items())
+        return f"{self._called}: none of its documents can be asked ({why}); correct the task file or leave it out."
 
     @cached_property
     def _plans(self) -> tuple[Plan, ...]:
@@ -213,33 +227,27 @@ class LmEval:
                 rows = source.load(plan.splits)
             _check_rows(plan, source, rows)
             with _task_code(plan.leaf, ConfigError, look_closer=partial(_try_templates, plan, rows)):
-                documents = list(ask_all(plan, _construct(plan, rows)))
-                check_binary(plan, documents)
-                for document in documents:
-                    item = make_item(document)
-                    if isinstance(item, str):
-                        self._excluded[item] += 1
-                    else:
-                        made.append((*item, document))
+                made += ask_task(plan, _construct(plan, rows), self._excluded)
         return tuple(made)
 
     @cached_property
     def _by_digest(self) -> Mapping[str, Document]:
         return {item.digest: document for item, _, document in self._documents}
 
-    def _info(self, kept: Sequence[Item], n_left_out: int) -> TaskInfo:
+    def _info(self, kept: Sequence[Item], excluded: Mapping[str, int]) -> TaskInfo:
         plan, generates = self._plans[0], self.kind == "generation"
         tie_rule = CHOICE_TIE_RULE if plan.options_compete else PERPLEXITY_TIE_RULE if plan.is_perplexity else GREEDY_TIE_RULE
         shots = "/".join(str(n) for n in sorted({p.n_shots for p in self._plans}))
-        pooled = (plan.leaf.config.get("metadata") or {}).get("pooled", True) if self.pooled is None else self.pooled
+        pooled = plan.pooled if self.pooled is None else self.pooled
         data = list(dict.fromkeys(source.version for source in self._sources))
         called = self.task or plan.name
         with_filter = f", filter {plan.filter}" if generates else ""
+        drawn = " from the asked documents themselves" if any(p.shows_answers for p in self._plans) else ""
         return TaskInfo(
             name=self.name,
-            protocol=f"{called} of lm-eval {lm_eval.__version__}: {self.metric}, {shots}-shot{with_filter}",
+            protocol=f"{called} of lm-eval {lm_eval.__version__}: {self.metric}, {shots}-shot{drawn}{with_filter}",
             score_class="generation" if generates else "perplexity" if plan.is_perplexity else "log_likelihood",
-            pooled=bool(pooled) and not plan.is_perplexity,
+            pooled=pooled and not plan.is_perplexity,
             tie_rule=tie_rule,
             data_version=data[0] if len(data) == 1 else f"{len(data)} data sets {digest_sequence(data)[:12]}, first {data[0]}",
             spec_digest=self.spec_digest(),
@@ -247,7 +255,7 @@ class LmEval:
             n_items=len(kept),
             chance=chance_share(kept) if plan.options_compete else 0.0,
             majority=majority_share(kept),
-            excluded=dict(sorted({**self._excluded, **({NOT_SAMPLED: n_left_out} if n_left_out else {})}.items())),
+            excluded=dict(sorted(excluded.items())),
             limit=self.limit,
         )
 

@@ -6,15 +6,17 @@ Works on task objects that ``lm_eval.py`` makes; everything here is called insid
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.core.digest import digest_json
 from harness.core.errors import ConfigError, ScoreError
 from harness.core.records import Item
-from harness.knowledge.lm_eval_items import EMPTY_OPTION, NO_GOLD, blanked, gold_positions
+from harness.knowledge.lm_eval_items import EMPTY_OPTION, NO_GOLD, NO_OPTIONS, NULL_FIELD, REPEATED, blanked, gold_positions
 from harness.knowledge.task_plan import PER_ITEM, Plan, not_binary
+from harness.knowledge.task_templates import TEMPLATES, noting_nulls
 from harness.scoring import Answer, Generated, Prompt, Request, Score, Standing
 
 TRIAL_DOCUMENTS = 3
@@ -84,19 +86,71 @@ class Document:
         return answer.loglik_nats if rolling else (answer.loglik_nats, answer.is_greedy)
 
 
-def ask_all(plan: Plan, task: Any) -> Iterator[Document]:
-    """Every document in order, as ``Task.build_all_requests`` asks it without system prompt and chat template."""
+def ask_task(plan: Plan, task: Any, excluded: Counter[str]) -> list[tuple[Item, str, Document]]:
+    """Every document that can be asked, with its item and its question without examples, in lm-eval's order; ``excluded``
+    counts the others. A document that asks the same again is no more evidence, and is left out.
+
+    Raises ConfigError for too few examples, and for a metric that is not 0 or 1.
+    """
+    _check_shots(plan, task)
+    asked = list(_ask_all(plan, task))
+    _check_binary(plan, [document for document in asked if isinstance(document, Document)])
+    made: list[tuple[Item, str, Document]] = []
+    seen: set[tuple[object, ...]] = set()
+    for document in asked:
+        found = document if isinstance(document, str) else _make_item(document)
+        if isinstance(document, str) or isinstance(found, str):
+            excluded[str(found)] += 1
+            continue
+        item, question = found
+        if (key := (question, item.options, item.gold)) in seen:
+            excluded[REPEATED] += 1
+            continue
+        seen.add(key)
+        made.append((item, question, document))
+    return made
+
+
+def _ask_all(plan: Plan, task: Any) -> Iterator[Document | str]:
+    """Every document in order, as ``Task.build_all_requests`` asks it without system prompt and chat template, or the reason
+    why it can't be asked."""
+    has_options = plan.output_type == "multiple_choice"
     for number, doc in task.doc_iterator(rank=0, limit=None, world_size=1):
-        prefix = task.doc_to_prefix(doc)
-        question = task.fewshot_context(doc, num_fewshot=0, gen_prefix=prefix)
+        if _is_null(plan.leaf.config, doc):
+            yield NULL_FIELD
+            continue
+        with noting_nulls() as nulls:
+            prefix = task.doc_to_prefix(doc)
+            question = task.fewshot_context(doc, num_fewshot=0, gen_prefix=prefix)
+            options = task.doc_to_choice(doc) if has_options else ()
+        # drawn for one that is left out, too: the examples of the next ones are lm-eval's
         context = task.fewshot_context(doc, num_fewshot=plan.n_shots, gen_prefix=prefix) if plan.n_shots else question
+        if nulls or any(option is None for option in options or ()):
+            yield NULL_FIELD
+            continue
+        if has_options and not options:
+            yield NO_OPTIONS
+            continue
         about = (plan.name, number, task.config.repeats)
         made = task.construct_requests(doc=doc, ctx=context, metadata=about, apply_chat_template=False, chat_template=None)
-        choices = tuple(map(str, task.doc_to_choice(doc))) if plan.output_type == "multiple_choice" else ()
-        yield Document(plan, task, number, doc, tuple(made if isinstance(made, list) else [made]), question, choices)
+        instances = tuple(made if isinstance(made, list) else [made])
+        yield Document(plan, task, number, doc, instances, question, tuple(map(str, options)))
 
 
-def make_item(document: Document) -> tuple[Item, str] | str:
+def _check_shots(plan: Plan, task: Any) -> None:
+    """Raise ConfigError where there are fewer examples than are to be drawn; the asked document is none of its own."""
+    n_there = len(task.sampler.df) if plan.n_shots else 0
+    is_among_them = plan.example_split == plan.asked_split and not plan.shows_answers
+    if plan.n_shots > n_there - is_among_them:
+        less = ", the asked one among them" if is_among_them else ""
+        source = "fewshot_config" if plan.example_split is None else f"the split {plan.example_split!r}"
+        raise ConfigError(
+            f"the task {plan.name!r} ({plan.leaf.file.path}): num_fewshot is {plan.n_shots}, and {source} has {n_there} "
+            f"documents to draw examples from{less}; ask with fewer examples, or add some."
+        )
+
+
+def _make_item(document: Document) -> tuple[Item, str] | str:
     """The item and its question without examples, or the reason why the document can't be asked.
 
     The id is the document's number with the digest of what it asks, so that a limit draws the same documents with and
@@ -104,7 +158,10 @@ def make_item(document: Document) -> tuple[Item, str] | str:
     """
     plan, task, doc = document.plan, document.task, document.doc
     prompt, question, options = str(document.instances[0].args[0]), document.question, document.choices
-    gold: Any = task.doc_to_target(doc)
+    with noting_nulls() as nulls:
+        gold: Any = task.doc_to_target(doc)
+    if nulls or gold is None:
+        return NULL_FIELD
     if plan.output_type == "multiple_choice":
         if isinstance(question, list):
             gold, continuation = task.doc_to_text(doc), document.instances[0].args[1]
@@ -126,6 +183,11 @@ def make_item(document: Document) -> tuple[Item, str] | str:
     return Item(f"{plan.name}/{document.number}-{asked}", plan.name, prompt, options, right), str(question)
 
 
+def _is_null(config: Mapping[str, Any], doc: Mapping[str, Any]) -> bool:
+    """Whether a key names a field outright, and the document has none."""
+    return any(isinstance(name := config.get(key), str) and name in doc and doc[name] is None for key in TEMPLATES)
+
+
 def is_binary(value: object) -> bool:
     """Whether a metric's value says right or wrong.
 
@@ -135,7 +197,7 @@ def is_binary(value: object) -> bool:
     return isinstance(value, bool | int | float) and value in (0, 1)
 
 
-def check_binary(plan: Plan, documents: Sequence[Document]) -> None:
+def _check_binary(plan: Plan, documents: Sequence[Document]) -> None:
     """Raise ConfigError where a metric of the task's own code is not 0 or 1 on made-up answers to the first documents."""
     if plan.is_perplexity:
         return

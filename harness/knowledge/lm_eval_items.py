@@ -27,6 +27,9 @@ PERPLEXITY_TIE_RULE = "nothing is right or wrong: a text's log-likelihood by wor
 
 NO_GOLD = "documents without a right option"
 NOT_SAMPLED = "documents outside the fixed sample"
+NO_OPTIONS = "documents without options"
+NULL_FIELD = "documents with a missing (null) field, which would be asked as the word None"
+REPEATED = "documents that repeat an earlier one of their task"
 EMPTY_OPTION = "documents with an empty option, which has no length to divide by"
 
 NOTHING_FOUND = "[invalid]"

@@ -46,16 +46,21 @@ _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_toke
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A single task as it will be asked. ``splits`` are those that are read; ``stop`` and ``max_new_tokens`` are for
-    generation only. ``own_code``: whether functions of the task's own decide what is right."""
+    generation only. ``example_split`` is that of the examples, None where there are none or the task file lists them.
+    ``shows_answers``: an example may be the asked document with its answer; lm-eval takes it out only where both splits are
+    named, as ``test_split`` and for the examples. ``pooled``: whether the task file puts its items into a cell's pool."""
 
     leaf: Leaf
     output_type: str
     metric: str
     filter: str
     n_shots: int
+    example_split: str | None
+    shows_answers: bool
     splits: tuple[str, ...]
     stop: tuple[str, ...]
     max_new_tokens: int
+    pooled: bool
 
     @property
     def name(self) -> str:
@@ -110,16 +115,26 @@ def plan_task(
     stop, max_new_tokens = _generation(leaf) if output_type == "generate_until" else ((), 0)
     n_shots = _shots(num_fewshot, leaf)
     asked = config.get("test_split") or config["validation_split"]
-    splits = [asked, *([_example_split(config)] if n_shots else [])]
+    example_split = _example_split(config) if n_shots else None
+    shows_answers = example_split == asked and _named_example_split(config) != config.get("test_split")
+    if shows_answers and not _is_known(file.path):
+        raise ConfigError(
+            f"{file.path}: the examples of {leaf.name!r} come from {asked!r}, the split that is asked, so one of them may be "
+            "the asked document with its answer; name a `fewshot_split` of other documents, or both "
+            f"`test_split: {asked}` and `fewshot_split: {asked}`, with which the asked one is taken out."
+        )
     return Plan(
         leaf=leaf,
         output_type=output_type,
         metric=metric,
         filter=filter_name or names[0],
         n_shots=n_shots,
-        splits=tuple(sorted({split for split in splits if split is not None})),
+        example_split=example_split,
+        shows_answers=shows_answers,
+        splits=tuple(sorted({split for split in (asked, example_split) if split is not None})),
         stop=stop,
         max_new_tokens=max_new_tokens,
+        pooled=_pooled(leaf),
     )
 
 
@@ -229,12 +244,26 @@ def _shots(wanted: int | None, leaf: Leaf) -> int:
 
 def _example_split(config: Mapping[str, Any]) -> str | None:
     """The split that few-shot examples come from, as lm-eval chooses it; None where the task file lists them."""
-    own = config.get("fewshot_config") or {}
-    if split := own.get("split") or config.get("fewshot_split"):
-        return str(split)
-    if own.get("samples") is not None:
+    if split := _named_example_split(config):
+        return split
+    if (config.get("fewshot_config") or {}).get("samples") is not None:
         return None
     return next(str(config[key]) for key in ("training_split", "validation_split", "test_split") if config.get(key))
+
+
+def _named_example_split(config: Mapping[str, Any]) -> str | None:
+    """The split that the task file names for its examples."""
+    named = (config.get("fewshot_config") or {}).get("split") or config.get("fewshot_split")
+    return str(named) if named else None
+
+
+def _pooled(leaf: Leaf) -> bool:
+    """What a task file's metadata say; without a word, its items are pooled."""
+    metadata = leaf.config.get("metadata")
+    pooled = metadata.get("pooled", True) if isinstance(metadata, Mapping) else True
+    if not isinstance(pooled, bool):
+        raise ConfigError(f"{leaf.file.at('metadata')}: pooled is {pooled!r}, expected true or false; correct it.")
+    return pooled
 
 
 def _generation(leaf: Leaf) -> tuple[tuple[str, ...], int]:

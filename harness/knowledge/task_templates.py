@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
 TEMPLATES = ("description", "doc_to_text", "doc_to_choice", "doc_to_target", "gen_prefix")
 """The keys that lm-eval renders for a document, in its order."""
+
+_NULLS: ContextVar[list[None]] = ContextVar("nulls")
 
 
 def bound_templates(env: Any) -> None:
@@ -17,6 +20,18 @@ def bound_templates(env: Any) -> None:
     the time that building a task takes, and bounds: a task file's templates may not reach into Python's internals."""
     env.from_string = lru_cache(maxsize=256)(env.from_string)
     env.getattr, env.getitem = _bounded(env.getattr), _bounded(env.getitem)
+    env.finalize = _note_null
+
+
+@contextmanager
+def noting_nulls() -> Iterator[list[None]]:
+    """Around rendering: what a template writes as "None" in here is in the list. A field that it only looks at is not."""
+    found: list[None] = []
+    token = _NULLS.set(found)
+    try:
+        yield found
+    finally:
+        _NULLS.reset(token)
 
 
 def try_templates(
@@ -36,6 +51,13 @@ def try_templates(
                 text = render(template, doc)
                 if key == "doc_to_choice":
                     ast.literal_eval(text)
+
+
+def _note_null(value: Any) -> Any:
+    """What an expression of a template gives, unchanged."""
+    if value is None and (found := _NULLS.get(None)) is not None:
+        found.append(value)
+    return value
 
 
 def _bounded(read: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

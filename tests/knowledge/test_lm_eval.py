@@ -16,12 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from harness.core.errors import ConfigError, DownloadError, FileFormatError, ScoreError, UnknownNameError
+from harness.core.errors import ConfigError, DownloadError, FileFormatError, ModelError, ScoreError, UnknownNameError
 from harness.core.outcomes import UNPARSED
 from harness.core.records import Item
 from harness.knowledge import KNOWLEDGE
+from harness.knowledge.continuations import BEYOND_WINDOW, NO_TOKENS
 from harness.knowledge.lm_eval import LmEval
+from harness.knowledge.lm_eval_items import NO_OPTIONS, NOT_SAMPLED, NULL_FIELD, REPEATED
 from harness.knowledge.task_index import GROUP_KEYS
+from harness.models.tiny_tokenizers import tiny_tokenizer
 from harness.scoring import Answer, Generated, Prompt, Request, Score
 
 BUILT_FOR: Any = None
@@ -66,6 +69,14 @@ LAST_WORD: dict[str, Any] = {
     "doc_to_choice": None,
     "doc_to_target": "{{' ' + options[answer]}}",
     "metric_list": [{"metric": "perplexity"}, {"metric": "acc"}],
+}
+ROLLING: dict[str, Any] = {
+    **CHOICE,
+    "output_type": "loglikelihood_rolling",
+    "doc_to_choice": None,
+    "doc_to_text": "",
+    "doc_to_target": "{{question}}",
+    "metric_list": [{"metric": "word_perplexity"}],
 }
 
 Make = Callable[..., LmEval]
@@ -186,13 +197,9 @@ def test_rolling_texts_are_asked_where_a_metric_of_the_tasks_own_is_right_or_wro
     (folder / "own.py").write_text(
         "def right(doc, results):\n    return {'likely': int(results[0] > -10)}\n", encoding="utf-8"
     )
-    own = {"output_type": "loglikelihood_rolling", "doc_to_choice": None, "doc_to_text": "", "doc_to_target": "{{question}}"}
-    changes = {**own, "process_results": Function("own.right"), "metric_list": [{"metric": "likely", "aggregation": "mean"}]}
-    task = make(
-        changes={**changes, "metric_list": [{**changes["metric_list"][0], "higher_is_better": True}]},
-        metric="likely",
-        allow_code=True,
-    )
+    measured = [{"metric": "likely", "aggregation": "mean", "higher_is_better": True}]
+    changes = {"process_results": Function("own.right"), "metric_list": measured}
+    task = make(ROLLING, changes=changes, metric="likely", allow_code=True)
     item = built(task)[0]
     assert task.kind == "rolling"
     assert task.requests(item) == (Request("", QUESTIONS[0]["question"], reading="rolling"),)
@@ -200,8 +207,7 @@ def test_rolling_texts_are_asked_where_a_metric_of_the_tasks_own_is_right_or_wro
 
 
 def test_a_perplexity_is_measured_text_by_text_and_nothing_is_right(make: Make) -> None:
-    own = {"output_type": "loglikelihood_rolling", "doc_to_choice": None, "doc_to_text": "", "doc_to_target": "{{question}}"}
-    task = make(changes={**own, "metric_list": [{"metric": "word_perplexity"}]}, metric="word_perplexity")
+    task = make(ROLLING, metric="word_perplexity")
     info, items = task.build(None)  # type: ignore[arg-type]
     outcomes = [task.outcome(item, scores(-6.0 - i)) for i, item in enumerate(items)]
     assert (info.score_class, info.pooled, info.chance) == ("perplexity", False, 0.0)
@@ -326,6 +332,72 @@ def test_documents_without_a_right_option_are_left_out_and_counted(make: Make, f
     write_rows(folder, "test", [{**QUESTIONS[0], "answer": -1}])
     with pytest.raises(ConfigError, match="none of its documents can be asked"):
         make().build(BUILT_FOR)
+
+
+@pytest.mark.parametrize("field", ["question", "options", "answer"])
+def test_a_missing_field_is_not_asked_as_the_word_none(field: str, make: Make, folder: Path) -> None:
+    write_rows(folder, "test", [*QUESTIONS, {key: value for key, value in QUESTIONS[0].items() if key != field}])
+    for changes in ({}, {"doc_to_choice": "{{options}}", "doc_to_target": "{{answer}}"}):
+        info, items = make(changes=changes).build(BUILT_FOR)
+        assert (len(items), info.excluded) == (6, {NULL_FIELD: 1})
+
+
+def test_a_missing_option_is_not_asked_either(make: Make, folder: Path) -> None:
+    write_rows(folder, "test", [*QUESTIONS, {**QUESTIONS[0], "options": ["Rome", None, "Lima"]}])
+    assert make().build(BUILT_FOR)[0].excluded == {NULL_FIELD: 1}
+
+
+def test_a_field_that_a_template_only_looks_at_may_be_missing(make: Make, folder: Path) -> None:
+    write_rows(folder, "test", [{**QUESTIONS[0], "hint": "in Europe"}, *QUESTIONS[1:]])
+    template = "{% if hint is not none %}{{hint}} {% endif %}Q: {{question}}\nA:"
+    info, items = make(changes={"doc_to_text": template}).build(BUILT_FOR)
+    assert info.excluded == {}
+    assert [item.prompt[:9] for item in items[:2]] == ["in Europe", "Q: Which "]
+
+
+def test_what_is_left_out_moves_no_examples(make: Make, folder: Path) -> None:
+    changes = {"doc_to_text": "Q: {{question}} {{hint}}\nA:"}
+    write_rows(folder, "test", [{**row, "hint": "?"} for row in QUESTIONS])
+    write_rows(folder, "train", [{**row, "question": f"{row['question']} (train)", "hint": "?"} for row in QUESTIONS])
+    whole = built(make(changes=changes, num_fewshot=2))
+    write_rows(folder, "test", [{**row, "hint": None if i == 1 else "?"} for i, row in enumerate(QUESTIONS)])
+    assert built(make(changes=changes, num_fewshot=2)) == whole[:1] + whole[2:]
+
+
+def test_documents_without_options_are_left_out_and_counted(make: Make, folder: Path) -> None:
+    write_rows(folder, "test", [*QUESTIONS, {**QUESTIONS[0], "options": []}])
+    info, items = make().build(BUILT_FOR)
+    assert (len(items), info.excluded) == (6, {NO_OPTIONS: 1})
+
+
+def test_a_document_that_repeats_another_is_no_more_evidence(make: Make, folder: Path) -> None:
+    again = {**QUESTIONS[2], "answer": 0}
+    write_rows(folder, "test", [*QUESTIONS, QUESTIONS[2], again, QUESTIONS[2]])
+    for config, metric in ((CHOICE, "acc"), (LAST_WORD, "acc")):
+        info, items = make(config, metric=metric).build(BUILT_FOR)
+        assert (len(items), info.excluded) == (7, {REPEATED: 2})
+
+
+def test_what_this_model_can_not_be_asked_is_left_out_after_the_sample_is_drawn(make: Make, folder: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.model_max_length = 64
+    thirds = ("c", "c", "c", "", "", "x" * 300)
+    rows = [{**row, "options": ["a", "b", third], "answer": 0} for row, third in zip(QUESTIONS, thirds, strict=True)]
+    write_rows(folder, "test", rows)
+    changes = {"target_delimiter": ""}
+    info, items = make(changes=changes).build(tokenizer)
+    assert [item.id.partition("-")[0] for item in items] == ["made_up/0", "made_up/1", "made_up/2"]
+    assert info.excluded == {NO_TOKENS: 2, BEYOND_WINDOW: 1}
+    some, kept = make(changes=changes, n_items=4).build(tokenizer)
+    assert set(kept) <= set(items)
+    assert some.excluded[NOT_SAMPLED] == 2
+    assert sum(some.excluded.values()) + len(kept) == 6
+
+
+def test_a_task_of_which_this_model_can_be_asked_nothing_says_why(make: Make, folder: Path) -> None:
+    write_rows(folder, "test", [{"question": "", "options": ["a"], "answer": 0}])
+    with pytest.raises(ModelError, match=rf"none of its documents can be asked \({NO_TOKENS}: 1\)"):
+        make(ROLLING, metric="word_perplexity").build(tiny_tokenizer())
 
 
 def test_a_group_is_one_task_whose_items_say_where_they_come_from(folder: Path) -> None:
@@ -502,6 +574,71 @@ def test_an_unknown_filter_is_refused_with_those_that_there_are(make: Make) -> N
 def test_fewer_than_no_examples_are_refused(make: Make) -> None:
     with pytest.raises(ConfigError, match=r"task.yaml:\d+: num_fewshot is -2, expected 0 or more"):
         make(changes={"num_fewshot": -2}).kind  # noqa: B018
+
+
+@pytest.mark.parametrize("own", [{}, {"training_split": None}, {"fewshot_config": {"split": "test"}, "test_split": None}])
+def test_examples_never_show_the_asked_document_with_its_answer(own: dict[str, Any], make: Make) -> None:
+    """lm-eval draws them from the asked split where nothing else is named, and takes the asked one out where both are."""
+    asked = {"validation_split": "test", "training_split": None, **own}
+    if own:
+        with pytest.raises(ConfigError, match=r"the examples of 'made_up' come from 'test', the split that is asked"):
+            make(changes=asked, num_fewshot=2).kind  # noqa: B018
+    task = make(changes={**asked, "test_split": "test", "fewshot_split": "test"}, num_fewshot=5)
+    for item in built(task):
+        *examples, question = [part.partition("\n")[0] for part in item.prompt.split("\n\n")]
+        assert len(examples) == 5
+        assert question not in examples
+
+
+def test_a_task_of_lm_evals_own_that_shows_answers_says_so(tmp_path: Path) -> None:
+    rows = [{"text": f"It was the day number {word}"} for word in ("one", "two", "three", "four")]
+    file = tmp_path / "EleutherAI" / "lambada_openai" / "default" / "test.parquet"
+    file.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    own = {"task": "lambada_openai", "metric": "acc", "data": tmp_path}
+    assert "2-shot from the asked documents themselves" in LmEval(**own, num_fewshot=2).build(BUILT_FOR)[0].protocol
+    assert LmEval(**own).build(BUILT_FOR)[0].protocol.endswith("acc, 0-shot")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, r"num_fewshot is 9, and the split 'train' has 6 documents to draw examples from; ask with fewer"),
+        ({"fewshot_split": "test"}, r"the split 'test' has 6 documents to draw examples from, the asked one among them"),
+        (
+            {"fewshot_config": {"sampler": "first_n", "samples": [QUESTIONS[0]]}},
+            r"num_fewshot is 9, and fewshot_config has 1 documents",
+        ),
+    ],
+)
+def test_more_examples_than_there_are_is_named_with_their_source(changes: dict[str, Any], words: str, make: Make) -> None:
+    with pytest.raises(ConfigError, match=words):
+        built(make(changes=changes, num_fewshot=9))
+
+
+def test_as_many_examples_as_there_are_may_be_asked_with(make: Make) -> None:
+    assert len(built(make(num_fewshot=6))) == 6
+    assert len(built(make(changes={"fewshot_split": "test"}, num_fewshot=5))) == 6
+    with pytest.raises(ConfigError, match="num_fewshot is 6"):
+        built(make(changes={"fewshot_split": "test"}, num_fewshot=6))
+
+
+@pytest.mark.parametrize("metadata", ["hello", [1], {"version": 1}])
+def test_metadata_may_be_anything(metadata: Any, make: Make) -> None:
+    assert make(changes={"metadata": metadata}).build(BUILT_FOR)[0].pooled
+
+
+def test_metadata_say_whether_items_are_pooled_in_yes_or_no(make: Make) -> None:
+    assert not make(changes={"metadata": {"pooled": False}}).build(BUILT_FOR)[0].pooled
+    with pytest.raises(ConfigError, match=r"task\.yaml:\d+: pooled is 'no', expected true or false"):
+        make(changes={"metadata": {"pooled": "no"}}).kind  # noqa: B018
+
+
+def test_a_data_file_that_is_not_utf_8_is_named(make: Make, folder: Path) -> None:
+    text = json.dumps({**QUESTIONS[0], "question": "Où est-ce ?"}, ensure_ascii=False)
+    (folder / "test.jsonl").write_bytes(text.encode("latin-1"))
+    with pytest.raises(FileFormatError, match=r"test\.jsonl (holds bytes that are not UTF-8|can't be read as json)"):
+        built(make())
 
 
 def test_a_data_file_without_rows_is_named(make: Make, folder: Path) -> None:
@@ -709,7 +846,7 @@ def test_a_function_that_is_not_there_is_named(make: Make) -> None:
 def test_the_projects_own_facts_are_a_guard_that_needs_no_mirror() -> None:
     task = LmEval(task="facts_choice", metric="acc", limit=20)
     info, items = task.build(BUILT_FOR)
-    _, asked = KNOWLEDGE.load("facts")(limit=None).build(BUILT_FOR)
+    _, asked = KNOWLEDGE.load("facts")(limit=None).build(tiny_tokenizer())
     by_sentence = {item.prompt.replace("[Y]", "____"): item for item in asked}
     for item in items:
         same = by_sentence[item.prompt.removeprefix("Fill in the blank: ").removesuffix("\nAnswer:")]

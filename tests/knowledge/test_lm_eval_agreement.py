@@ -20,6 +20,7 @@ from harness.knowledge.task_plan import package_folder
 from harness.models.decoder import Decoder
 from harness.models.loaded import LoadedModel
 from harness.models.tiny import make_tiny
+from harness.models.tiny_tokenizers import tiny_tokenizer
 from harness.scoring import Generated
 from harness.scoring.decoder import DecoderScorer
 from harness.scoring.generate import GreedyGenerator
@@ -259,7 +260,7 @@ def needs(path: str) -> Path:
 
 @pytest.mark.parametrize(("name", "metric", "path", "chance"), REAL)
 def test_the_papers_tasks_build_from_the_mirror(name: str, metric: str, path: str, chance: float) -> None:
-    info, items = LmEval(task=name, metric=metric, data=needs(path), limit=5).build(None)  # type: ignore[arg-type]
+    info, items = LmEval(task=name, metric=metric, data=needs(path), limit=5).build(tiny_tokenizer())
     assert len(items) == 5
     assert info.chance == pytest.approx(chance, abs=0.01)
     assert info.pooled
@@ -267,7 +268,7 @@ def test_the_papers_tasks_build_from_the_mirror(name: str, metric: str, path: st
 
 @pytest.mark.slow
 def test_mmlu_is_one_task_of_57_groups() -> None:
-    info, items = LmEval(task="mmlu", metric="acc", data=needs("cais/mmlu")).build(None)  # type: ignore[arg-type]
+    info, items = LmEval(task="mmlu", metric="acc", data=needs("cais/mmlu")).build(tiny_tokenizer())
     assert len({item.group for item in items}) == 57
     assert info.chance == 0.25
     assert info.data_version.startswith("57 data sets ")
