@@ -2,10 +2,12 @@
 
     pip install lm-pub-quiz          # into the environment of measuring, or one of its own that sees it
     python benchmarks/bear_parity.py --data <mirror> [--relations P36,P30,P1376,P37] [--template 0] [--facts 60]
+    python benchmarks/bear_parity.py --data <mirror> --profile tiny --model tiny-bert
 
 The authors' folder layout is written to a temporary folder from the mirror; our side reads it from there, too. Their
-``CausalLMEvaluator`` scores a sentence by the sum of its tokens' log-probabilities behind BOS, without special tokens. Exit
-code 1 when fewer than 99.5 % of the predictions are the same.
+evaluator of decoders scores a sentence by the sum of its tokens' log-probabilities behind BOS, without special tokens; that of
+encoders by the pseudo-log-likelihood, within-word left to right. Exit code 1 when fewer than 99.5 % of the predictions are the
+same.
 """
 
 from __future__ import annotations
@@ -26,13 +28,18 @@ import pyarrow.parquet as pq
 from harness.execution.matrix import read_matrix
 from harness.execution.store import Store
 from harness.knowledge.bear import Bear
-from harness.models.decoder import Decoder
+from harness.models import MODELS
 from harness.models.loaded import LoadedModel
-from harness.models.sources import resolve
-from harness.scoring.decoder import DecoderScorer
+from harness.models.sources import anchored, resolve
+from harness.scoring import SCORERS
 
 MATRIX = Path(__file__).parents[1] / "suites" / "matrix.toml"
 LEAST_SAME = 0.995
+REFERENCE: dict[str, dict[str, Any]] = {
+    "decoder": {"model_type": "CLM", "ensure_bos_token_added": True},
+    "encoder": {"model_type": "MLM", "pll_metric": "within_word_l2r"},
+}
+"""How the package is asked about a model of each family that it has."""
 
 
 def main() -> None:
@@ -41,10 +48,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the offline mirror")
     parser.add_argument("--relations", default="P36,P30,P1376,P37")
     parser.add_argument("--template", type=int, default=0)
+    parser.add_argument("--profile", default="embedded", help="of suites/matrix.toml (default: embedded)")
+    parser.add_argument("--model", default="llama", help="a decoder or encoder of the profile (default: llama)")
     parser.add_argument("--facts", type=int, default=60, help="facts of each relation at most (default: 60)")
     given = parser.parse_args()
-    entry = read_matrix(MATRIX, "embedded").plan("llama_none_none").model
-    model = Decoder().load(resolve(entry.source, entry.sha256, Store.default().root).folder, device="cpu", dtype="float32")
+    entry = read_matrix(MATRIX, given.profile).plan(f"{given.model}_none_none").model
+    folder_of = resolve(anchored(entry.source, MATRIX.parent), entry.sha256, Store.default().root).folder
+    model = MODELS.load(entry.family)().load(folder_of, device="cpu", dtype="float32")
     n_facts = n_same = 0
     largest_nats = 0.0
     differing: list[str] = []
@@ -102,9 +112,7 @@ def reference(model: LoadedModel, folder: Path, relation: str, template: int) ->
     logging.getLogger("lm_pub_quiz").setLevel(logging.ERROR)
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    evaluator = Evaluator.from_model(
-        model.module, tokenizer=tokenizer, model_type="CLM", device="cpu", ensure_bos_token_added=True
-    )
+    evaluator = Evaluator.from_model(model.module, tokenizer=tokenizer, device="cpu", **REFERENCE[model.family])
     table = next(one for one in Dataset.from_path(folder) if one.relation_code == relation)
     started_s = time.perf_counter()
     found = evaluator.evaluate_relation(table, template_index=template, batch_size=32)
@@ -113,10 +121,10 @@ def reference(model: LoadedModel, folder: Path, relation: str, template: int) ->
 
 def own(model: LoadedModel, folder: Path, relation: str, template: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Our scores [facts, answers], the right answers, and the seconds that they took."""
-    task = Bear(folder=folder, relations=[relation], template=template)
+    task = Bear(folder=folder, relations=[relation], template=template, family=model.family)
     _, items = task.build(model.tokenizer)
     started_s = time.perf_counter()
-    scores = DecoderScorer(model).score([task.requests(item) for item in items])
+    scores = SCORERS.load(model.family)(model).score([task.requests(item) for item in items])
     took_s = time.perf_counter() - started_s
     return np.array([[s.loglik_nats for s in row] for row in scores]), np.array([item.gold[0] for item in items]), took_s
 

@@ -42,15 +42,21 @@ def try_templates(
 ) -> None:
     """Render each template by itself inside of ``naming(key)``, which says what went wrong with its key.
 
-    A name of one of the data's fields is no template, and options are read as a Python list, both as lm-eval has it.
+    A name of one of the data's fields is no template, and options are read as a Python list, both as lm-eval has it; of the
+    first document's options it wants to see how each begins.
     """
     for key in TEMPLATES:
         template = config.get(key)
-        if isinstance(template, str) and template not in doc:
+        if isinstance(template, str):
             with naming(key):
-                text = render(template, doc)
+                made = doc[template] if template in doc else render(template, doc)
                 if key == "doc_to_choice":
-                    ast.literal_eval(text)
+                    _check_options(made if template in doc else ast.literal_eval(made))
+
+
+def _check_options(options: Any) -> None:
+    if not isinstance(options, list | tuple) or not all(isinstance(option, str) and option for option in options):
+        raise ValueError(f"the first document's options are {options!r}, expected texts, none of them empty")
 
 
 def _note_null(value: Any) -> Any:

@@ -370,6 +370,16 @@ def test_documents_without_options_are_left_out_and_counted(make: Make, folder: 
     assert (len(items), info.excluded) == (6, {NO_OPTIONS: 1})
 
 
+@pytest.mark.parametrize("options", [["", "b"], [1, 2]])
+@pytest.mark.parametrize("template", ["options", "{{options}}"])
+def test_lm_eval_wants_options_of_the_first_document(options: Any, template: str, make: Make, folder: Path) -> None:
+    write_rows(folder, "test", [{**QUESTIONS[0], "options": options, "answer": 0}])
+    with pytest.raises(
+        ConfigError, match=r"task\.yaml:\d+\) failed at doc_to_choice \(ValueError: the first document's options"
+    ):
+        make(changes={"doc_to_choice": template}).build(tiny_tokenizer())
+
+
 def test_a_document_that_repeats_another_is_no_more_evidence(make: Make, folder: Path) -> None:
     again = {**QUESTIONS[2], "answer": 0}
     write_rows(folder, "test", [*QUESTIONS, QUESTIONS[2], again, QUESTIONS[2]])
