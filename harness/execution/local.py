@@ -35,7 +35,7 @@ from harness.execution.matrix import CellPlan, Matrix, ModelEntry
 from harness.execution.progress import Progress
 from harness.execution.store import Store, StoredResult
 from harness.execution.tasks import check_kind, make_task, probe_index
-from harness.knowledge import KnowledgeTask
+from harness.knowledge import ITEMS, KnowledgeTask
 from harness.models.digest import digest_config
 from harness.models.sources import ResolvedModel, anchored, resolve
 from harness.scoring import Tokenizer, engine_of
@@ -286,7 +286,9 @@ class _Measurement:
     def _key(self, name: str, task: KnowledgeTask, scope: str) -> str:
         """The digest of all that decides a task's result."""
         entry = self.candidate.plan.tasks[name]
-        return digest_json([scope, name, entry.suite, dict(entry.options), task.spec_digest(), self.options.limit, ORDER])
+        return digest_json(
+            [scope, name, entry.suite, dict(entry.options), task.spec_digest(), self.options.limit, ORDER, ITEMS]
+        )
 
     def _ask(self, task: KnowledgeTask) -> Ask:
         """The model made ready to answer this kind of task, once a cell."""

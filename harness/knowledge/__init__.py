@@ -21,6 +21,10 @@ KNOWLEDGE = Shelf(
     },
 )
 
+ITEMS = "items/2"
+"""Part of every stored result's key: another number where tasks leave out or make other items of the same data than before. A
+task's ``spec_digest`` stays, and with it the baselines whose items are the same."""
+
 
 class KnowledgeTask(Protocol):
     """The contract of the shelf; entries are constructed with ``limit: int | None`` (a stable sample by digest), and with
