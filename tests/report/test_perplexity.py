@@ -14,7 +14,7 @@ from harness.core.outcomes import Outcomes
 from harness.core.ragged import Ragged
 from harness.core.records import CellRun, Item, TaskInfo, TaskRun
 from harness.report import Reference, RunBundle, report
-from harness.report.sections.perplexity import perplexity, view_perplexity
+from harness.report.sections.perplexity import mean_nats, view_perplexity
 
 ITEMS = tuple(Item(f"wikitext/{i}", "wikitext", "", (f"text {i}",), (0,)) for i in range(6))
 WORDS = np.array([100.0, 50.0, 200.0, 80.0, 120.0, 60.0])
@@ -76,7 +76,16 @@ def make(bundle: RunBundle) -> Make:
 
 def test_a_perplexity_is_lm_evals() -> None:
     nats = np.linspace(3.0, 3.5, len(ITEMS))
-    assert perplexity(measured(nats)) == pytest.approx(math.exp((nats * WORDS).sum() / WORDS.sum()))
+    assert math.exp(mean_nats(measured(nats))) == pytest.approx(math.exp((nats * WORDS).sum() / WORDS.sum()))
+
+
+@pytest.mark.parametrize(("more_nats", "said"), [(0.0, "25.71"), (9.0, "208,297.23"), (11.0, "e^14.25"), (900.0, "e^903.25")])
+def test_a_perplexity_too_large_for_a_number_is_a_power_of_e(more_nats: float, said: str, make: Make) -> None:
+    """Broken weights make texts as unlikely as this; e^710 is no float any more."""
+    (table,) = view_perplexity(make(more_nats)).tables
+    assert (table.now, table.dense) == (said, "25.56")
+    assert float(table.change.replace("−", "-")) == pytest.approx(more_nats, abs=0.005)
+    assert f"Perplexity {said}, 25.56 when dense" in report(make(more_nats))["index.html"].decode()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ and Jaiswal et al. (2023) found both kinds of disagreement: perplexity hardly mo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -65,13 +64,14 @@ def view_perplexity(bundle: RunBundle) -> PerplexityView:
     return PerplexityView("Perplexity beside the tasks", tuple(_tables(bundle)))
 
 
-def perplexity(outcomes: Outcomes) -> float:
-    """exp(-Σ log-likelihood / Σ words) over all texts, as lm-eval has it; the words (or bytes) are a text's log-likelihood
-    over its margin. Raises ValueError where scores were not kept."""
+def mean_nats(outcomes: Outcomes) -> float:
+    """-Σ log-likelihood / Σ words over all texts: the logarithm of lm-eval's perplexity, which may be too large for a number.
+
+    The words (or bytes) are a text's log-likelihood over its margin. Raises ValueError where scores were not kept."""
     if outcomes.option_logliks_nats is None:
         raise ValueError("a perplexity needs the texts' log-likelihoods")
     logliks = outcomes.option_logliks_nats.values
-    return math.exp(-logliks.sum() / (logliks / outcomes.margins_nats).sum())
+    return float(-logliks.sum() / (logliks / outcomes.margins_nats).sum())
 
 
 def _tables(bundle: RunBundle) -> Iterable[PerplexityTable]:
@@ -94,8 +94,8 @@ def _table(name: str, one: Compared, made: Pair, tasks: Iterable[tuple[str, Comp
         cell=one.run.cell,
         task=fmt.visible(name),
         id=anchor("perplexity", one.run.cell, name),
-        now=fmt.nats(perplexity(now)),
-        dense=fmt.nats(perplexity(_taken(made.reference, places))),
+        now=fmt.perplexity(mean_nats(now)),
+        dense=fmt.perplexity(mean_nats(_taken(made.reference, places))),
         change=_signed(change.mean.value),
         interval=f"[{_signed(change.mean.low)}, {_signed(change.mean.high)}]",
         n_texts=fmt.count(len(now)),
