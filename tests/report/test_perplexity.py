@@ -14,7 +14,7 @@ from harness.core.outcomes import Outcomes
 from harness.core.ragged import Ragged
 from harness.core.records import CellRun, Item, TaskInfo, TaskRun
 from harness.report import Reference, RunBundle, report
-from harness.report.sections.perplexity import mean_nats, view_perplexity
+from harness.report.sections.perplexity import count_words, mean_nats, view_perplexity
 
 ITEMS = tuple(Item(f"wikitext/{i}", "wikitext", "", (f"text {i}",), (0,)) for i in range(6))
 WORDS = np.array([100.0, 50.0, 200.0, 80.0, 120.0, 60.0])
@@ -76,7 +76,19 @@ def make(bundle: RunBundle) -> Make:
 
 def test_a_perplexity_is_lm_evals() -> None:
     nats = np.linspace(3.0, 3.5, len(ITEMS))
-    assert math.exp(mean_nats(measured(nats))) == pytest.approx(math.exp((nats * WORDS).sum() / WORDS.sum()))
+    assert math.exp(mean_nats(measured(nats), count_words(measured(nats)))) == pytest.approx(
+        math.exp((nats * WORDS).sum() / WORDS.sum())
+    )
+
+
+def test_a_model_that_is_certain_of_a_text_has_a_perplexity() -> None:
+    """A log-likelihood of 0 does not say how many words the text has: the other model's does."""
+    some, none = np.array([0.0, 2.0, 0.0, 2.0, 2.0, 2.0]), np.zeros(6)
+    other = np.array([0.0, 3.0, 3.0, 0.0, 3.0, 3.0])
+    words = count_words(measured(some), measured(other))
+    np.testing.assert_allclose(words, [0, *WORDS[1:]])
+    assert mean_nats(measured(some), words) == pytest.approx((some * WORDS).sum() / WORDS[1:].sum())
+    assert mean_nats(measured(none), count_words(measured(none), measured(none))) == 0.0
 
 
 @pytest.mark.parametrize(("more_nats", "said"), [(0.0, "25.71"), (9.0, "208,297.23"), (11.0, "e^14.25"), (900.0, "e^903.25")])

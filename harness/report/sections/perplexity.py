@@ -64,14 +64,28 @@ def view_perplexity(bundle: RunBundle) -> PerplexityView:
     return PerplexityView("Perplexity beside the tasks", tuple(_tables(bundle)))
 
 
-def mean_nats(outcomes: Outcomes) -> float:
+def mean_nats(outcomes: Outcomes, words: np.ndarray) -> float:
     """-Σ log-likelihood / Σ words over all texts: the logarithm of lm-eval's perplexity, which may be too large for a number.
+    0 where no text has words that are known."""
+    n_words = float(words.sum())
+    return float(-_logliks_nats(outcomes).sum()) / n_words if n_words else 0.0
 
-    The words (or bytes) are a text's log-likelihood over its margin. Raises ValueError where scores were not kept."""
+
+def count_words(*answers: Outcomes) -> np.ndarray:
+    """How many words (or bytes) each text has: its log-likelihood over its margin. A model that is certain of a text has 0 for
+    both, and the next one's answer tells; 0 words where all of them are certain, which changes no sum of nats."""
+    words = np.zeros(len(answers[0]))
+    for outcomes in answers:
+        is_open = (words == 0) & (outcomes.margins_nats != 0)
+        words[is_open] = _logliks_nats(outcomes)[is_open] / outcomes.margins_nats[is_open]
+    return words
+
+
+def _logliks_nats(outcomes: Outcomes) -> np.ndarray:
+    """The texts' log-likelihoods. Raises ValueError where scores were not kept."""
     if outcomes.option_logliks_nats is None:
         raise ValueError("a perplexity needs the texts' log-likelihoods")
-    logliks = outcomes.option_logliks_nats.values
-    return float(-logliks.sum() / (logliks / outcomes.margins_nats).sum())
+    return outcomes.option_logliks_nats.values
 
 
 def _tables(bundle: RunBundle) -> Iterable[PerplexityTable]:
@@ -85,17 +99,16 @@ def _tables(bundle: RunBundle) -> Iterable[PerplexityTable]:
 
 
 def _table(name: str, one: Compared, made: Pair, tasks: Iterable[tuple[str, Compared]]) -> PerplexityTable:
-    now, places = one.run.outcomes, made.places
-    worse_by = made.reference.margins_nats[places] - now.margins_nats
-    change = paired_t(worse_by, 0.0, LEVEL)
+    now, was = one.run.outcomes, _taken(made.reference, made.places)
+    change = paired_t(was.margins_nats - now.margins_nats, 0.0, LEVEL)
     rows = tuple(_row(task, pair, change) for task, other in tasks if (pair := _tested(other)) is not None)
     n = sum(row.disagrees for row in rows)
     return PerplexityTable(
         cell=one.run.cell,
         task=fmt.visible(name),
         id=anchor("perplexity", one.run.cell, name),
-        now=fmt.perplexity(mean_nats(now)),
-        dense=fmt.perplexity(mean_nats(_taken(made.reference, places))),
+        now=fmt.perplexity(mean_nats(now, count_words(now, was))),
+        dense=fmt.perplexity(mean_nats(was, count_words(was, now))),
         change=_signed(change.mean.value),
         interval=f"[{_signed(change.mean.low)}, {_signed(change.mean.high)}]",
         n_texts=fmt.count(len(now)),
