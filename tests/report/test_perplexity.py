@@ -13,7 +13,10 @@ from harness.core.digest import digest_sequence
 from harness.core.outcomes import Outcomes
 from harness.core.ragged import Ragged
 from harness.core.records import CellRun, Item, TaskInfo, TaskRun
+from harness.core.verdicts import POOLED
 from harness.report import Reference, RunBundle, report
+from harness.report import format as fmt
+from harness.report.dense import compared_dense
 from harness.report.sections.perplexity import count_words, mean_nats, view_perplexity
 
 ITEMS = tuple(Item(f"wikitext/{i}", "wikitext", "", (f"text {i}",), (0,)) for i in range(6))
@@ -118,6 +121,39 @@ def test_a_table_says_how_texts_moved_and_what_each_task_says(more_nats: float, 
         is_lost = not row.interval.startswith(("[−", "[0"))
         assert row.disagrees == (is_lost != (more_nats > 0))
         assert row.word in {"both fell", "neither fell clearly"} if not row.disagrees else "perplexity" in row.word
+
+
+def in_relations(bundle: RunBundle, n_relations: int, n_clusters: int | None) -> RunBundle:
+    """The same run: its facts in so many relations, of which the record tells ``n_clusters``; the compressed cell lost all of
+    the first two and nothing else."""
+    cells = []
+    for cell in bundle.cells:
+        assert isinstance(cell, CellRun)
+        run = cell.runs["facts"]
+        per_relation = -(-len(run.items) // n_relations)
+        items = tuple(replace(item, group=f"P{i // per_relation}") for i, item in enumerate(run.items))
+        right = np.ones(len(items), dtype=np.bool_)
+        right[: 0 if cell.record.cell.is_dense else 2 * per_relation] = False
+        outcomes = replace(run.outcomes, digests=tuple(item.digest for item in items), correct=right)
+        info = replace(run.info, n_clusters=n_clusters)
+        runs = {**cell.runs, "facts": replace(run, info=info, items=items, outcomes=outcomes)}
+        cells.append(CellRun(replace(cell.record, tasks={**cell.record.tasks, "facts": info}), runs))
+    references = {cells[0].record.cell.model: Reference.of_run(cells[0])}
+    return replace(bundle, cells=tuple(cells), dense=references)
+
+
+@pytest.mark.parametrize(("n_clusters", "word"), [(None, "knowledge fell, perplexity did not"), (12, "neither fell clearly")])
+def test_what_a_task_lost_is_as_uncertain_as_elsewhere_in_the_report(n_clusters: int | None, word: str, make: Make) -> None:
+    """All items of two relations in twelve are lost: a lot by items, but of other relations it says little."""
+    bundle = in_relations(make(0.0), 12, n_clusters)
+    (table,) = view_perplexity(bundle).tables
+    assert {row.task: row.word for row in table.rows}["facts"] == word
+    kept = compared_dense(bundle)[table.cell]
+    assert {row.task: (row.loss, row.interval) for row in table.rows} == {
+        task: (fmt.points(made.loss.value), fmt.points_interval(made.loss.low, made.loss.high))
+        for task, made in kept.items()
+        if task not in (POOLED, "wikitext")
+    }
 
 
 def test_the_section_is_on_the_page(make: Make) -> None:

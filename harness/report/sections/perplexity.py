@@ -1,24 +1,27 @@
 """Perplexity beside the tasks, against the dense model: where one says that something was lost and the other does not.
 
-A perplexity is compared text by text (paired t on nats a word, or a byte), a task item by item (Tango). Hoang et al. (2023)
-and Jaiswal et al. (2023) found both kinds of disagreement: perplexity hardly moves while knowledge goes, or moves alone.
+A perplexity is compared text by text (paired t on nats a word, or a byte). What a task lost is the ``loss`` of
+``report.dense``, as everywhere in the report: by items (Tango), and for relations like these (cluster-robust t and bootstrap)
+where a task's relations stand for others; of fewer than ten of them it is that of these items alone. Hoang et al. (2023) and
+Jaiswal et al. (2023) found both kinds of disagreement: perplexity hardly moves while knowledge goes, or moves alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.core.outcomes import Outcomes
 from harness.core.records import Cell
+from harness.core.verdicts import POOLED, Estimate
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle
-from harness.report.pairs import Against, Compared, Pair, compared, count_changes
+from harness.report.dense import compared_dense
+from harness.report.pairs import Against, Compared, Pair, compared
 from harness.report.view import anchor
 from harness.stats.continuous import PairedT, paired_t
-from harness.stats.paired import tango_interval
 
 LEVEL = 0.95
 DENSE: Against = "dense model"
@@ -94,14 +97,18 @@ def _tables(bundle: RunBundle) -> Iterable[PerplexityTable]:
         made = one.pairs.get(DENSE)
         if one.run.info.score_class != "perplexity" or made is None or Cell.parse(cell).is_dense or len(one.run.outcomes) < 2:
             continue
-        tasks = [(task, other) for (its_cell, task), other in found.items() if its_cell == cell and task != name]
-        yield _table(name, one, made, tasks)
+        losses = {
+            task: kept.loss
+            for task, kept in compared_dense(bundle)[cell].items()
+            if task != POOLED and found[cell, task].run.info.score_class != "perplexity"
+        }
+        yield _table(name, one, made, losses)
 
 
-def _table(name: str, one: Compared, made: Pair, tasks: Iterable[tuple[str, Compared]]) -> PerplexityTable:
+def _table(name: str, one: Compared, made: Pair, losses: Mapping[str, Estimate]) -> PerplexityTable:
     now, was = one.run.outcomes, _taken(made.reference, made.places)
     change = paired_t(was.margins_nats - now.margins_nats, 0.0, LEVEL)
-    rows = tuple(_row(task, pair, change) for task, other in tasks if (pair := _tested(other)) is not None)
+    rows = tuple(_row(task, loss, change) for task, loss in losses.items())
     n = sum(row.disagrees for row in rows)
     return PerplexityTable(
         cell=one.run.cell,
@@ -117,15 +124,8 @@ def _table(name: str, one: Compared, made: Pair, tasks: Iterable[tuple[str, Comp
     )
 
 
-def _tested(other: Compared) -> Pair | None:
-    """A task beside its dense model's answers; None where there are none, or it is a perplexity too."""
-    return None if other.run.info.score_class == "perplexity" else other.pairs.get(DENSE)
-
-
-def _row(task: str, pair: Pair, change: PairedT) -> PerplexityRow:
-    counts = count_changes(pair.was_right, pair.run.outcomes.correct)
-    low, high = tango_interval(counts.n_lost, counts.n_gained, counts.n_items, LEVEL)
-    is_lost, is_worse = low > 0, change.mean.low > 0
+def _row(task: str, loss: Estimate, change: PairedT) -> PerplexityRow:
+    is_lost, is_worse = loss.low > 0, change.mean.low > 0
     words = {
         (True, True): "both fell",
         (False, False): "neither fell clearly",
@@ -134,8 +134,8 @@ def _row(task: str, pair: Pair, change: PairedT) -> PerplexityRow:
     }
     return PerplexityRow(
         task=fmt.visible(task),
-        loss=fmt.points(counts.loss),
-        interval=fmt.points_interval(low, high),
+        loss=fmt.points(loss.value),
+        interval=fmt.points_interval(loss.low, loss.high),
         word=words[is_lost, is_worse],
         disagrees=is_lost != is_worse,
     )
