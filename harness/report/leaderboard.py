@@ -3,7 +3,9 @@
 A task's items are averaged one by one ("micro"); where they come in ten relations or more the interval is cluster-robust, and
 the mean over relations ("macro") stands beside it. Tasks that rank many answers have P@10 and MRR, too. Dense cells come first
 and are references: the best is sought among the other rows, by a paired test of the best against the second on the items that
-both have, one test a column. Perplexities have a section of the report (``sections.perplexity``).
+both have, one test a column. A dense cell that the run left out is taken from its baseline, on the items that the run asked: a
+limited run, or one that ended early, asked a part of them. Perplexities have a section of the report
+(``sections.perplexity``).
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One mean; ``n_items`` of ``n_all`` were measured. ``is_best``: significantly better than the second best."""
+    """One mean, of ``n_items`` of the ``n_all`` items that its cell has: those that the run asked.
+
+    ``is_best``: significantly better than the second best.
+    """
 
     mean: Estimate
     n_items: int
@@ -54,11 +59,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """Rows in order, dense ones first; a missing entry was not measured."""
+    """Rows in order, dense ones first; a missing entry was not measured.
+
+    ``unasked``: dense cells whose baseline knows a task, but none of the items that the run asked of it.
+    """
 
     columns: tuple[Column, ...]
     rows: tuple[Cell, ...]
     entries: Mapping[tuple[Cell, Column], Entry]
+    unasked: tuple[tuple[Cell, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,18 +109,23 @@ def make_leaderboard(bundle: RunBundle) -> Leaderboard:
         best = _best({cell: mean for cell, mean in means.items() if not cell.is_dense}, rows, column)
         for cell, mean in means.items():
             entries[cell, column] = Entry(mean, len(rows[cell].outcomes), rows[cell].n_all, cell == best)
-    return Leaderboard(tuple(columns), tuple(cells), entries)
+    unasked = tuple((cell, name) for name, rows in tasks.items() for cell, asked in rows.items() if not len(asked.outcomes))
+    return Leaderboard(tuple(columns), tuple(cells), entries, unasked)
 
 
 def _rows_of(name: str, runs: Sequence[TaskRun], bundle: RunBundle) -> dict[Cell, _Asked]:
-    """A task's rows. Relations are known where items are: a baseline's items are looked up among those of the runs."""
+    """A task's rows. Relations are known where items are: of a baseline those items count that the runs asked."""
     group_of = {digest: group for run in runs for digest, group in zip(run.outcomes.digests, _groups(run), strict=True)}
     number = {group: i for i, group in enumerate(sorted(set(group_of.values())))}
     rows = {Cell.parse(run.cell): _asked(run.outcomes, group_of, number, run.info.n_items) for run in runs}
+    models = {cell.model for cell in rows}
     for reference in bundle.dense.values():
         outcomes = reference.outcomes.get(name)
-        if reference.cell not in rows and outcomes is not None and set(outcomes.digests) <= set(group_of):
-            rows[reference.cell] = _asked(outcomes, group_of, number, reference.tasks[name].n_items)
+        if reference.cell in rows or not outcomes:
+            continue
+        shared = np.array([i for i, digest in enumerate(outcomes.digests) if digest in group_of], dtype=np.int64)
+        if len(shared) or reference.cell.model in models:
+            rows[reference.cell] = _asked(outcomes.take(shared), group_of, number, reference.tasks[name].n_items)
     return rows
 
 
@@ -131,6 +145,8 @@ def _columns(name: str, rows: Mapping[Cell, _Asked], chance: float) -> list[Colu
 
 
 def _mean(asked: _Asked, column: Column) -> Estimate | None:
+    if not len(asked.outcomes):
+        return None
     values, relations = asked.values(column.measure), _numbered(asked.relations)
     n_relations = int(relations.max()) + 1
     found: Estimate | NotEstimable

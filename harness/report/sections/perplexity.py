@@ -106,7 +106,7 @@ def _tables(bundle: RunBundle) -> Iterable[PerplexityTable]:
 
 
 def _table(name: str, one: Compared, made: Pair, losses: Mapping[str, Estimate]) -> PerplexityTable:
-    now, was = one.run.outcomes, _taken(made.reference, made.places)
+    now, was = one.run.outcomes, made.reference.take(made.places)
     change = paired_t(was.margins_nats - now.margins_nats, 0.0, LEVEL)
     rows = tuple(_row(task, loss, change) for task, loss in losses.items())
     n = sum(row.disagrees for row in rows)
@@ -149,17 +149,3 @@ def _moved(change: PairedT) -> str:
 
 def _signed(nats: float) -> str:
     return f"{'+' if nats > 0 else ''}{fmt.nats(nats)}"
-
-
-def _taken(outcomes: Outcomes, places: np.ndarray) -> Outcomes:
-    """The outcomes at some places."""
-    rows = outcomes.option_logliks_nats
-    return Outcomes(
-        digests=tuple(outcomes.digests[i] for i in places.tolist()),
-        correct=outcomes.correct[places],
-        answers=outcomes.answers[places],
-        ranks=outcomes.ranks[places],
-        margins_nats=outcomes.margins_nats[places],
-        near_ties=outcomes.near_ties[places],
-        option_logliks_nats=None if rows is None else [rows[i] for i in places.tolist()],  # type: ignore[arg-type]
-    )
