@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,6 +15,8 @@ from harness.core.ragged import Ragged
 
 if TYPE_CHECKING:
     from harness.core.records import ItemOutcome
+
+T = TypeVar("T")
 
 UNPARSED = -2
 """In place of an answer where a model's text holds none that could be read."""
@@ -67,6 +69,22 @@ class Outcomes:
         if not np.isfinite(self.margins_nats).all():
             raise ScoreError("a score is NaN or infinite: the model's weights or its dtype are broken; nothing was judged.")
 
+    def take(self, places: Int[np.ndarray, " chosen"]) -> Outcomes:
+        """The outcomes at some places (0 or more), in their order."""
+        rows = self.option_logliks_nats
+        return Outcomes(
+            digests=_at(self.digests, places),
+            correct=self.correct[places],
+            answers=self.answers[places],
+            ranks=self.ranks[places],
+            margins_nats=self.margins_nats[places],
+            near_ties=self.near_ties[places],
+            option_logliks_nats=None if rows is None else rows.take(places),
+            texts=None if self.texts is None else _at(self.texts, places),
+            choices=None if self.choices is None else _at(self.choices, places),
+            are_cut=None if self.are_cut is None else _any_or_none(self.are_cut[places]),
+        )
+
     @classmethod
     def of(cls, digests: tuple[str, ...], rows: list[ItemOutcome]) -> Outcomes:
         """Columns from one outcome per item. Raises ScoreError when a score is not finite."""
@@ -102,6 +120,10 @@ class Outcomes:
                 np.concatenate([np.zeros(len(part), np.bool_) if part.are_cut is None else part.are_cut for part in parts])
             ),
         )
+
+
+def _at(values: Sequence[T], places: Int[np.ndarray, " chosen"]) -> tuple[T, ...]:
+    return tuple(values[i] for i in places.tolist())
 
 
 def _all_or_none(texts: list[str | None]) -> tuple[str, ...] | None:

@@ -6,6 +6,7 @@ that "0 %", "100 %" and "0 pt" are printed only when they are exactly so. Minus 
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from datetime import datetime, timezone
 
@@ -171,6 +172,16 @@ def nats(value: float) -> str:
     ('−1.25', '−0.004', '0')
     """
     return "0" if value == 0 else _honest(value, 2, away_from=(0.0,))
+
+
+def perplexity(nats: float) -> str:
+    """The exponential of the mean nats a word (or byte): a number below a million; from there on the power of e that it is,
+    because no number may hold it.
+
+    >>> perplexity(0.0), perplexity(3.0), perplexity(13.8), perplexity(812.345)
+    ('1.00', '20.09', '984,609.11', 'e^812.35')
+    """
+    return f"{math.exp(nats):,.2f}" if nats < math.log(1e6) else f"e^{nats:.2f}"
 
 
 def bits(value: float) -> str:

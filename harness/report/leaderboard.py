@@ -2,8 +2,12 @@
 
 A task's items are averaged one by one ("micro"); where they come in ten relations or more the interval is cluster-robust, and
 the mean over relations ("macro") stands beside it. Tasks that rank many answers have P@10 and MRR, too. Dense cells come first
-and are references: the best is sought among the other rows, by a paired test of the best against the second on the items that
-both have, one test a column. Perplexities have a section of the report (``sections.perplexity``).
+and are references: the best is sought among the other rows. It is the one that paired tests find better than each of them, on
+the items that both have and by the mean that the column shows; rows of other items are not ranked by their means, which may
+differ by what was asked. Each test is at 5 %, and all must find it: a row that is no better than some other is called the best
+in no more than 5 %. A dense cell that the run left out is taken from its baseline, on the items that the run asked: a
+limited run, or one that ended early, asked a part of them. Perplexities have a section of the report
+(``sections.perplexity``).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from harness.core.columns import StoredItems
+from harness.core.digest import places_of
 from harness.core.outcomes import Outcomes
 from harness.core.records import Cell, CellRun, TaskRun
 from harness.core.verdicts import Estimate, NotEstimable
@@ -44,7 +49,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One mean; ``n_items`` of ``n_all`` were measured. ``is_best``: significantly better than the second best."""
+    """One mean, of ``n_items`` of the ``n_all`` items that its cell has: those that the run asked.
+
+    ``is_best``: significantly better than every other row that is not dense.
+    """
 
     mean: Estimate
     n_items: int
@@ -54,11 +62,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """Rows in order, dense ones first; a missing entry was not measured."""
+    """Rows in order, dense ones first; a missing entry was not measured.
+
+    ``unasked``: dense cells whose baseline knows a task, but none of the items that the run asked of it.
+    """
 
     columns: tuple[Column, ...]
     rows: tuple[Cell, ...]
     entries: Mapping[tuple[Cell, Column], Entry]
+    unasked: tuple[tuple[Cell, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,18 +112,23 @@ def make_leaderboard(bundle: RunBundle) -> Leaderboard:
         best = _best({cell: mean for cell, mean in means.items() if not cell.is_dense}, rows, column)
         for cell, mean in means.items():
             entries[cell, column] = Entry(mean, len(rows[cell].outcomes), rows[cell].n_all, cell == best)
-    return Leaderboard(tuple(columns), tuple(cells), entries)
+    unasked = tuple((cell, name) for name, rows in tasks.items() for cell, asked in rows.items() if not len(asked.outcomes))
+    return Leaderboard(tuple(columns), tuple(cells), entries, unasked)
 
 
 def _rows_of(name: str, runs: Sequence[TaskRun], bundle: RunBundle) -> dict[Cell, _Asked]:
-    """A task's rows. Relations are known where items are: a baseline's items are looked up among those of the runs."""
+    """A task's rows. Relations are known where items are: of a baseline those items count that the runs asked."""
     group_of = {digest: group for run in runs for digest, group in zip(run.outcomes.digests, _groups(run), strict=True)}
     number = {group: i for i, group in enumerate(sorted(set(group_of.values())))}
     rows = {Cell.parse(run.cell): _asked(run.outcomes, group_of, number, run.info.n_items) for run in runs}
+    models = {cell.model for cell in rows}
     for reference in bundle.dense.values():
         outcomes = reference.outcomes.get(name)
-        if reference.cell not in rows and outcomes is not None and set(outcomes.digests) <= set(group_of):
-            rows[reference.cell] = _asked(outcomes, group_of, number, reference.tasks[name].n_items)
+        if reference.cell in rows or not outcomes:
+            continue
+        shared = np.array([i for i, digest in enumerate(outcomes.digests) if digest in group_of], dtype=np.int64)
+        if len(shared) or reference.cell.model in models:
+            rows[reference.cell] = _asked(outcomes.take(shared), group_of, number, reference.tasks[name].n_items)
     return rows
 
 
@@ -131,6 +148,8 @@ def _columns(name: str, rows: Mapping[Cell, _Asked], chance: float) -> list[Colu
 
 
 def _mean(asked: _Asked, column: Column) -> Estimate | None:
+    if not len(asked.outcomes):
+        return None
     values, relations = asked.values(column.measure), _numbered(asked.relations)
     n_relations = int(relations.max()) + 1
     found: Estimate | NotEstimable
@@ -154,19 +173,47 @@ def _mean_of_ranks(values: np.ndarray) -> Estimate | NotEstimable:
 
 
 def _best(means: Mapping[Cell, Estimate], rows: Mapping[Cell, _Asked], column: Column) -> Cell | None:
-    """The row that is significantly better than the second best; None where there is none, or they share no items."""
+    """The row that is significantly better than each of the others; None where there is none, or nothing to compare with.
+
+    Highest means first: all but the best are mostly beaten by the first row that they meet.
+    """
     ranked = sorted(means, key=lambda cell: -means[cell].value)
     if len(ranked) < 2:
         return None
-    first, second = ranked[:2]
-    place = {digest: i for i, digest in enumerate(rows[second].outcomes.digests)}
-    shared = [(i, place[d]) for i, d in enumerate(rows[first].outcomes.digests) if d in place]
-    if len(shared) < 2:
-        return None
-    here, there = (np.array(side) for side in zip(*shared, strict=True))
-    one, other = rows[first].values(column.measure)[here], rows[second].values(column.measure)[there]
-    p = _p_same(one, other, _numbered(rows[first].relations[here]), column)
-    return first if one.mean() > other.mean() and not isinstance(p, NotEstimable) and p < 1 - LEVEL else None
+    return next(
+        (one for one in ranked if all(_beats(rows[one], rows[other], column) for other in ranked if other != one)), None
+    )
+
+
+def _beats(one: _Asked, other: _Asked, column: Column) -> bool:
+    """Whether a row is significantly better than another one on the items that both have, by the column's kind of mean."""
+    here, there = _shared(one.outcomes.digests, other.outcomes.digests)
+    if len(here) < 2:
+        return False
+    values, rivals = one.values(column.measure)[here], other.values(column.measure)[there]
+    relations = _numbered(one.relations[here])
+    lead, p = _mean_of(values - rivals, relations, column), _p_same(values, rivals, relations, column)
+    if isinstance(lead, NotEstimable) or isinstance(p, NotEstimable):
+        return False
+    return lead > 0 and p < 1 - LEVEL
+
+
+def _mean_of(differences: np.ndarray, relations: np.ndarray, column: Column) -> float | NotEstimable:
+    """The mean difference by item, or by relation first."""
+    if not column.is_macro:
+        return float(differences.mean())
+    made = macro_mean(differences, relations, LEVEL, (-1.0, 1.0))
+    return made.value if isinstance(made, Estimate) else made
+
+
+def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The places of the items that both have, in either."""
+    if one == other:
+        return np.arange(len(one)), np.arange(len(one))
+    place = places_of(other)
+    both = [(i, place[digest]) for i, digest in enumerate(one) if digest in place]
+    pairs = np.array(both, dtype=np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
 
 
 def _p_same(one: np.ndarray, other: np.ndarray, relations: np.ndarray, column: Column) -> float | NotEstimable:

@@ -87,8 +87,13 @@ def _in_cell(text: str) -> str:
 
 
 def _note(board: Leaderboard) -> str:
+    unasked = "".join(
+        f" The baseline of {cell.id} holds none of the items asked here of {fmt.visible(task)}.".replace("\n", " ")
+        for cell, task in board.unasked
+    )
     macro = " Macro: the mean over relations." if any(column.is_macro for column in board.columns) else ""
     return (
         f"Shares of right answers with {fmt.percent(LEVEL).replace('.0', '')} intervals, cluster-robust where items come in "
-        f"relations.{macro} Bold: better than the second best by a paired test at 5{fmt.NBSP}%; dense cells are references."
+        f"relations.{macro} Bold: better than every other row by paired tests at 5{fmt.NBSP}%; dense cells are references."
+        f"{unasked}"
     )

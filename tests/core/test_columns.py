@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from harness.baseline.record import digest_outcomes
 from harness.core.columns import read_outcomes, write_outcomes
 from harness.core.errors import FileFormatError
 from harness.core.outcomes import UNPARSED, Outcomes
@@ -50,3 +51,17 @@ def test_another_column_is_refused(tmp_path: Path) -> None:
     pq.write_table(table.rename_columns([*table.column_names[:-1], "was_cut"]), path)
     with pytest.raises(FileFormatError, match="has columns"):
         read_outcomes(path)
+
+
+def test_some_of_the_outcomes_are_those_that_were_made_for_them() -> None:
+    rows = [
+        replace(WRONG, rank=rank, margin_nats=-rank / 4, option_logliks_nats=(-1.0,) * rank, text=f"{rank}", is_cut=rank == 2)
+        for rank in (2, 3, 4)
+    ]
+    made = replace(Outcomes.of(("a", "b", "c"), rows), choices=((0,), (1, 2), (3,)))
+    taken = made.take(np.array([2, 0]))
+    assert digest_outcomes(taken) == digest_outcomes(
+        replace(Outcomes.of(("c", "a"), [rows[2], rows[0]]), choices=((3,), (0,)))
+    )
+    assert made.take(np.array([1])).are_cut is None
+    assert len(made.take(np.array([], dtype=np.int64))) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from harness.core.outcomes import Outcomes
 from harness.core.records import Cell, CellRun
 from harness.core.verdicts import Estimate
-from harness.report import RunBundle, make_leaderboard, render_leaderboard
+from harness.report import Reference, RunBundle, make_leaderboard, render_leaderboard
 from harness.report.leaderboard import Column, Entry, Leaderboard
 from harness.stats.intervals import wilson
 
@@ -35,6 +36,21 @@ def with_right(entry: CellRun, task: str, right: np.ndarray) -> CellRun:
         option_logliks_nats=run.outcomes.option_logliks_nats,
     )
     return replace(entry, runs={**entry.runs, task: replace(run, outcomes=made)})
+
+
+def only(entry: CellRun, task: str, places: np.ndarray) -> CellRun:
+    """A cell that was asked a part of a task's items, as ``--harness-limit`` or an early verdict leaves it."""
+    run = entry.runs[task]
+    made = replace(run, items=tuple(run.items[i] for i in places.tolist()), outcomes=run.outcomes.take(places))
+    return replace(entry, runs={**entry.runs, task: made})
+
+
+def without_dense(bundle: RunBundle, cells: Sequence[CellRun], dense: CellRun, model: str = "llama") -> RunBundle:
+    """A run of some cells, whose dense cell is known from its baseline alone."""
+    kept = {entry.record.cell.id for entry in cells}
+    verdicts = tuple(verdict for verdict in bundle.verdicts if verdict.cell.id in kept)
+    reference = replace(Reference.of_run(dense, "baseline"), cell=Cell(model, "none", "none"))
+    return replace(bundle, cells=tuple(cells), verdicts=verdicts, dense={model: reference})
 
 
 @pytest.fixture
@@ -157,3 +173,103 @@ def test_relations_give_a_macro_column_beside_the_micro_one(synthetic: ModuleTyp
         assert (name in with_macro) == (len(groups) >= 10)
     text = render_leaderboard(board, "md")
     assert len({line.count("|") - line.count("\\|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+@pytest.mark.parametrize("n_asked", [1, 30, 120])
+def test_a_dense_row_from_its_baseline_has_the_items_that_the_run_asked(n_asked: int, two: Any) -> None:
+    """Of the others nobody knows what the cells below it say: a limited run had no dense row at all."""
+    bundle, dense, first, second = two(60, 40)
+    asked = np.arange(120)[::-1][:n_asked]
+    cells = [only(entry, "facts", asked) for entry in (first, second)]
+    board = make_leaderboard(without_dense(bundle, cells, dense))
+    cell = dense.record.cell
+    entry = board.entries[cell, FACTS]
+    assert board.rows[0] == cell
+    assert (entry.n_items, entry.n_all) == (n_asked, 120)
+    assert entry.mean == wilson(int(dense.runs["facts"].outcomes.correct[asked].sum()), n_asked, 0.95)
+    (row,) = (line for line in render_leaderboard(board, "md").splitlines() if line.startswith(f"| `{cell.id}`"))
+    assert (f"({n_asked} of 120)" in row) == (n_asked < 120)
+    assert board.unasked == ()
+
+
+def test_a_dense_row_stays_where_its_baseline_has_none_of_the_items(two: Any) -> None:
+    bundle, dense, first, second = two(60, 40)
+    cells = [only(entry, "facts", np.arange(60)) for entry in (first, second)]
+    board = make_leaderboard(without_dense(bundle, cells, only(dense, "facts", np.arange(60, 120))))
+    cell = dense.record.cell
+    assert board.unasked == ((cell, "facts"),)
+    assert (cell, FACTS) not in board.entries
+    text = render_leaderboard(board, "md")
+    (row,) = (line for line in text.splitlines() if line.startswith(f"| `{cell.id}`"))
+    assert row.split("|")[2 + board.columns.index(FACTS)].strip() == "–"
+    said = f"The baseline of {cell.id} holds none of the items asked here of facts."
+    assert text.splitlines()[-1].endswith(said)
+    assert render_leaderboard(board, "latex").splitlines()[0].endswith(said)
+
+
+def test_no_other_models_baseline_is_missed_where_nobody_asked_that_model(two: Any) -> None:
+    bundle, dense, first, _ = two(60, 40)
+    others = replace(
+        only(dense, "facts", np.arange(60, 120)), runs={"facts": only(dense, "facts", np.arange(60, 120)).runs["facts"]}
+    )
+    board = make_leaderboard(without_dense(bundle, [only(first, "facts", np.arange(60))], others, "gpt"))
+    assert board.rows == (first.record.cell,)
+    assert board.unasked == ()
+
+
+def asked_facts(bundle: RunBundle, answers: Sequence[np.ndarray], groups: np.ndarray) -> tuple[RunBundle, list[Cell]]:
+    """A run of compressed cells that were asked facts in some relations: 1 right, 0 wrong, -1 not asked."""
+    found = [e for e in bundle.cells if isinstance(e, CellRun) and not e.record.cell.is_dense and "facts" in e.runs]
+    cells = []
+    for entry, right in zip(found, answers, strict=False):
+        run = entry.runs["facts"]
+        items = tuple(replace(item, group=f"P{group:02}") for item, group in zip(run.items, groups.tolist(), strict=True))
+        outcomes = replace(run.outcomes, digests=tuple(item.digest for item in items))
+        whole = replace(entry, runs={"facts": replace(run, items=items, outcomes=outcomes)})
+        cells.append(only(with_right(whole, "facts", right == 1), "facts", np.flatnonzero(right >= 0)))
+    kept = [entry.record.cell for entry in cells]
+    verdicts = tuple(verdict for verdict in bundle.verdicts if verdict.cell in kept)
+    return replace(bundle, cells=tuple(cells), verdicts=verdicts, dense={}, baselines={}), kept
+
+
+def best_of(bundle: RunBundle, column: Column) -> set[Cell]:
+    return {cell for (cell, of), entry in make_leaderboard(bundle).entries.items() if of == column and entry.is_best}
+
+
+ONE_RELATION = np.zeros(120, dtype=np.int64)
+
+
+def test_the_best_by_relation_is_the_one_whose_relations_are_better(bundle: RunBundle) -> None:
+    """Eleven small relations of twelve are known better, and the large one worse: by item it is behind."""
+    groups = np.r_[np.zeros(65, dtype=np.int64), 1 + np.arange(55) % 11]
+    many, large = (groups > 0).astype(int), (groups == 0).astype(int)
+    made, (first, _) = asked_facts(bundle, [many, large], groups)
+    assert best_of(made, Column("facts", "right", True)) == {first}
+    assert best_of(made, FACTS) == set()
+    swapped, (_, second) = asked_facts(bundle, [large, many], groups)
+    assert best_of(swapped, Column("facts", "right", True)) == {second}
+
+
+def test_a_row_that_was_asked_the_easy_items_is_not_ranked_by_its_mean(bundle: RunBundle) -> None:
+    """It has 75 % of 40 items right, of which the row with 60 % of all has every one."""
+    places = np.arange(120)
+    whole = (places < 72).astype(int)
+    part = np.where(places < 40, places < 30, -1)
+    made, cells = asked_facts(bundle, [part, whole, (places < 10).astype(int)], ONE_RELATION)
+    board = make_leaderboard(made)
+    assert board.entries[cells[0], FACTS].mean.value > board.entries[cells[1], FACTS].mean.value
+    assert best_of(made, FACTS) == {cells[1]}
+
+
+@pytest.mark.parametrize(("asked", "is_best"), [((0, 0), False), ((0, 4), False), ((0, 60), True)])
+def test_the_best_is_better_than_each_other_row_on_items_that_both_have(
+    asked: tuple[int, int], is_best: bool, bundle: RunBundle
+) -> None:
+    """Of a third row that was asked next to nothing nobody knows whether it is worse."""
+    places = np.arange(120)
+    first, second = (places < 80).astype(int), (places < 40).astype(int)
+    third = np.where((places >= asked[0]) & (places < asked[1]), 0, -1)
+    if not (third >= 0).any():
+        first[60:], third[60:] = -1, 0
+    made, cells = asked_facts(bundle, [first, second, third], ONE_RELATION)
+    assert best_of(made, FACTS) == ({cells[0]} if is_best else set())

@@ -1,25 +1,27 @@
 """Perplexity beside the tasks, against the dense model: where one says that something was lost and the other does not.
 
-A perplexity is compared text by text (paired t on nats a word, or a byte), a task item by item (Tango). Hoang et al. (2023)
-and Jaiswal et al. (2023) found both kinds of disagreement: perplexity hardly moves while knowledge goes, or moves alone.
+A perplexity is compared text by text (paired t on nats a word, or a byte). What a task lost is the ``loss`` of
+``report.dense``, as everywhere in the report: by items (Tango), and for relations like these (cluster-robust t and bootstrap)
+where a task's relations stand for others; of fewer than ten of them it is that of these items alone. Hoang et al. (2023) and
+Jaiswal et al. (2023) found both kinds of disagreement: perplexity hardly moves while knowledge goes, or moves alone.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.core.outcomes import Outcomes
 from harness.core.records import Cell
+from harness.core.verdicts import POOLED, Estimate
 from harness.report import format as fmt
 from harness.report.bundle import RunBundle
-from harness.report.pairs import Against, Compared, Pair, compared, count_changes
+from harness.report.dense import compared_dense
+from harness.report.pairs import Against, Compared, Pair, compared
 from harness.report.view import anchor
 from harness.stats.continuous import PairedT, paired_t
-from harness.stats.paired import tango_interval
 
 LEVEL = 0.95
 DENSE: Against = "dense model"
@@ -65,13 +67,28 @@ def view_perplexity(bundle: RunBundle) -> PerplexityView:
     return PerplexityView("Perplexity beside the tasks", tuple(_tables(bundle)))
 
 
-def perplexity(outcomes: Outcomes) -> float:
-    """exp(-Σ log-likelihood / Σ words) over all texts, as lm-eval has it; the words (or bytes) are a text's log-likelihood
-    over its margin. Raises ValueError where scores were not kept."""
+def mean_nats(outcomes: Outcomes, words: np.ndarray) -> float:
+    """-Σ log-likelihood / Σ words over all texts: the logarithm of lm-eval's perplexity, which may be too large for a number.
+    0 where no text has words that are known."""
+    n_words = float(words.sum())
+    return float(-_logliks_nats(outcomes).sum()) / n_words if n_words else 0.0
+
+
+def count_words(*answers: Outcomes) -> np.ndarray:
+    """How many words (or bytes) each text has: its log-likelihood over its margin. A model that is certain of a text has 0 for
+    both, and the next one's answer tells; 0 words where all of them are certain, which changes no sum of nats."""
+    words = np.zeros(len(answers[0]))
+    for outcomes in answers:
+        is_open = (words == 0) & (outcomes.margins_nats != 0)
+        words[is_open] = _logliks_nats(outcomes)[is_open] / outcomes.margins_nats[is_open]
+    return words
+
+
+def _logliks_nats(outcomes: Outcomes) -> np.ndarray:
+    """The texts' log-likelihoods. Raises ValueError where scores were not kept."""
     if outcomes.option_logliks_nats is None:
         raise ValueError("a perplexity needs the texts' log-likelihoods")
-    logliks = outcomes.option_logliks_nats.values
-    return math.exp(-logliks.sum() / (logliks / outcomes.margins_nats).sum())
+    return outcomes.option_logliks_nats.values
 
 
 def _tables(bundle: RunBundle) -> Iterable[PerplexityTable]:
@@ -80,22 +97,25 @@ def _tables(bundle: RunBundle) -> Iterable[PerplexityTable]:
         made = one.pairs.get(DENSE)
         if one.run.info.score_class != "perplexity" or made is None or Cell.parse(cell).is_dense or len(one.run.outcomes) < 2:
             continue
-        tasks = [(task, other) for (its_cell, task), other in found.items() if its_cell == cell and task != name]
-        yield _table(name, one, made, tasks)
+        losses = {
+            task: kept.loss
+            for task, kept in compared_dense(bundle)[cell].items()
+            if task != POOLED and found[cell, task].run.info.score_class != "perplexity"
+        }
+        yield _table(name, one, made, losses)
 
 
-def _table(name: str, one: Compared, made: Pair, tasks: Iterable[tuple[str, Compared]]) -> PerplexityTable:
-    now, places = one.run.outcomes, made.places
-    worse_by = made.reference.margins_nats[places] - now.margins_nats
-    change = paired_t(worse_by, 0.0, LEVEL)
-    rows = tuple(_row(task, pair, change) for task, other in tasks if (pair := _tested(other)) is not None)
+def _table(name: str, one: Compared, made: Pair, losses: Mapping[str, Estimate]) -> PerplexityTable:
+    now, was = one.run.outcomes, made.reference.take(made.places)
+    change = paired_t(was.margins_nats - now.margins_nats, 0.0, LEVEL)
+    rows = tuple(_row(task, loss, change) for task, loss in losses.items())
     n = sum(row.disagrees for row in rows)
     return PerplexityTable(
         cell=one.run.cell,
         task=fmt.visible(name),
         id=anchor("perplexity", one.run.cell, name),
-        now=fmt.nats(perplexity(now)),
-        dense=fmt.nats(perplexity(_taken(made.reference, places))),
+        now=fmt.perplexity(mean_nats(now, count_words(now, was))),
+        dense=fmt.perplexity(mean_nats(was, count_words(was, now))),
         change=_signed(change.mean.value),
         interval=f"[{_signed(change.mean.low)}, {_signed(change.mean.high)}]",
         n_texts=fmt.count(len(now)),
@@ -104,15 +124,8 @@ def _table(name: str, one: Compared, made: Pair, tasks: Iterable[tuple[str, Comp
     )
 
 
-def _tested(other: Compared) -> Pair | None:
-    """A task beside its dense model's answers; None where there are none, or it is a perplexity too."""
-    return None if other.run.info.score_class == "perplexity" else other.pairs.get(DENSE)
-
-
-def _row(task: str, pair: Pair, change: PairedT) -> PerplexityRow:
-    counts = count_changes(pair.was_right, pair.run.outcomes.correct)
-    low, high = tango_interval(counts.n_lost, counts.n_gained, counts.n_items, LEVEL)
-    is_lost, is_worse = low > 0, change.mean.low > 0
+def _row(task: str, loss: Estimate, change: PairedT) -> PerplexityRow:
+    is_lost, is_worse = loss.low > 0, change.mean.low > 0
     words = {
         (True, True): "both fell",
         (False, False): "neither fell clearly",
@@ -121,8 +134,8 @@ def _row(task: str, pair: Pair, change: PairedT) -> PerplexityRow:
     }
     return PerplexityRow(
         task=fmt.visible(task),
-        loss=fmt.points(counts.loss),
-        interval=fmt.points_interval(low, high),
+        loss=fmt.points(loss.value),
+        interval=fmt.points_interval(loss.low, loss.high),
         word=words[is_lost, is_worse],
         disagrees=is_lost != is_worse,
     )
@@ -136,17 +149,3 @@ def _moved(change: PairedT) -> str:
 
 def _signed(nats: float) -> str:
     return f"{'+' if nats > 0 else ''}{fmt.nats(nats)}"
-
-
-def _taken(outcomes: Outcomes, places: np.ndarray) -> Outcomes:
-    """The outcomes at some places."""
-    rows = outcomes.option_logliks_nats
-    return Outcomes(
-        digests=tuple(outcomes.digests[i] for i in places.tolist()),
-        correct=outcomes.correct[places],
-        answers=outcomes.answers[places],
-        ranks=outcomes.ranks[places],
-        margins_nats=outcomes.margins_nats[places],
-        near_ties=outcomes.near_ties[places],
-        option_logliks_nats=None if rows is None else [rows[i] for i in places.tolist()],  # type: ignore[arg-type]
-    )
