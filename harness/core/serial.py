@@ -149,7 +149,19 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise FileFormatError(f"{path} can't be read ({error.strerror}).") from error
+        raise FileFormatError(f"{path} can't be read ({error.strerror}): restore it, or correct what names it.") from error
+
+
+def read_text(path: Path) -> str:
+    """A file's text, without a byte order mark. Raises FileFormatError as ``read_bytes`` does, and for what is not UTF-8."""
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise FileFormatError(
+            f"{path}:{line} is not UTF-8 text (byte 0x{data[error.start]:02x}): save the file as UTF-8."
+        ) from error
 
 
 def as_mapping(value: Any) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ from harness.core.probes import NGRAM_WORDS
 from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.knowledge.bear_facts import BearBook, BearFact, load_bear
 from harness.knowledge.facts import TIE_RULE, rank_options, scores_of
-from harness.knowledge.sample import chance_share, sample
+from harness.knowledge.sample import chance_share, reasons, sample
 from harness.knowledge.sentences import askable_sentences
 from harness.scoring import NEAR_TIE_NATS, Answer, Request, TaskKind, Tokenizer
 
@@ -84,7 +84,7 @@ class Bear:
         takes_out = self.family == "seq2seq"
         items = askable_sentences(drawn, self.requests, tokenizer, excluded, takes_out=takes_out, merged=MERGED)
         if not items:
-            raise ModelError(f"the bear task: none of its facts can be asked ({dict(excluded)}); leave the task out.")
+            raise ModelError(f"the bear task: none of its facts can be asked ({reasons(excluded)}); leave the task out.")
         kept = sample(items, self.limit, SEED)
         return self._info(kept, excluded), kept
 

@@ -8,7 +8,7 @@ the place of the right one, ``correct``; a folder of that layout in the mirror i
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any
 
 from harness.core.digest import digest_json
 from harness.core.errors import ConfigError, FileFormatError
-from harness.core.serial import read_bytes
+from harness.core.serial import read_text
 from harness.knowledge.data_source import find_source
+from harness.knowledge.json_lines import read_json_lines, read_json_object
 from harness.knowledge.mirror import listed
 from harness.knowledge.quiet import quiet_loading
 
@@ -88,19 +89,22 @@ def _read_hub(table: Any) -> tuple[dict[str, BearRelation], tuple[BearFact, ...]
     answers: dict[str, tuple[str, ...]] = {}
     facts: dict[BearFact, set[int]] = {}
     for row in table.to_list():
-        code, subject, template, options, right, wording = (_cell(row, name, HUB_PATH) for name in _HUB_COLUMNS)
-        known = wordings.setdefault(code, {}).setdefault(int(wording), template)
-        if (known, answers.setdefault(code, tuple(options))) != (template, tuple(options)):
+        code, subject, template = (_text(row, name, HUB_PATH) for name in ("relation", "subject", "template"))
+        what = f"{HUB_PATH}, {subject!r} of {code}"
+        options = _texts(row, "answer_options", what)
+        right, wording = (_whole(row, name, what) for name in ("correct", "template_index"))
+        known = wordings.setdefault(code, {}).setdefault(wording, template)
+        if (known, answers.setdefault(code, options)) != (template, options):
             raise FileFormatError(
                 f"{HUB_PATH}: {subject!r} of {code} has another template or other answers than the relation's other facts; "
                 "restore the data."
             )
-        asked = facts.setdefault(BearFact(code, subject, int(right)), set())
-        if int(wording) in asked:
+        asked = facts.setdefault(BearFact(code, subject, right), set())
+        if wording in asked:
             raise FileFormatError(
                 f"{HUB_PATH}: {subject!r} is asked twice in {code}; a subject has one answer here; restore the data."
             )
-        asked.add(int(wording))
+        asked.add(wording)
     for fact, asked in facts.items():
         if asked != set(range(len(wordings[fact.relation]))):
             raise FileFormatError(
@@ -108,42 +112,67 @@ def _read_hub(table: Any) -> tuple[dict[str, BearRelation], tuple[BearFact, ...]
                 f"{sorted(wordings[fact.relation])}; restore the data."
             )
     relations = {
-        code: BearRelation(tuple(text for _, text in sorted(found.items())), answers[code]) for code, found in wordings.items()
+        code: _checked(BearRelation(tuple(text for _, text in sorted(found.items())), answers[code]), f"{HUB_PATH}, {code}")
+        for code, found in wordings.items()
     }
     return relations, tuple(facts)
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, BearRelation], tuple[BearFact, ...]]:
-    try:
-        metadata = json.loads(read_bytes(folder / METADATA))
-        relations = {code: _relation(entry, f"{folder / METADATA}, {code}") for code, entry in metadata.items()}
-        facts = []
-        for code in relations:
-            file = folder / f"{code}.jsonl"
-            lines = [line for line in read_bytes(file).splitlines() if line.strip()]
-            facts += [_fact(json.loads(line), code, relations, f"{file}:{n}") for n, line in enumerate(lines, start=1)]
-    except (json.JSONDecodeError, AttributeError) as error:
+    """The authors' layout. A file of a relation that the metadata do not have is refused: its facts would be left out."""
+    if not folder.is_dir():
+        raise FileFormatError(f"{folder} is no folder: expected BEAR's, with {METADATA} and a .jsonl file a relation.")
+    told = folder / METADATA
+    metadata = read_json_object(read_text(told), str(told))
+    relations = {code: _relation(entry, f"{told}, {code}") for code, entry in metadata.items()}
+    if unknown := sorted({file.stem for file in folder.glob("*.jsonl")} - set(relations)):
         raise FileFormatError(
-            f"{folder}: {METADATA} and the .jsonl files are to be JSON objects ({error}): restore them."
-        ) from error
-    return relations, tuple(facts)
+            f"{folder} has {listed(f'{code}.jsonl' for code in unknown)}, and {METADATA} does not tell how that is worded: "
+            "add the relation there, or take the file out."
+        )
+    lines = ((code, place, row) for code in relations for place, row in read_json_lines(folder / f"{code}.jsonl"))
+    return relations, tuple(_fact(row, code, relations, place) for code, place, row in lines)
 
 
-def _relation(row: Mapping[str, Any], what: str) -> BearRelation:
-    return BearRelation(tuple(_cell(row, "templates", what)), tuple(_cell(row, "answer_space_labels", what)))
+def _relation(row: Any, what: str) -> BearRelation:
+    if not isinstance(row, Mapping):
+        raise FileFormatError(f"{what} is {row!r}: expected an object with `templates` and `answer_space_labels`; correct it.")
+    return _checked(BearRelation(_texts(row, "templates", what), _texts(row, "answer_space_labels", what)), what)
+
+
+def _checked(relation: BearRelation, what: str) -> BearRelation:
+    bad = [text for text in relation.templates if text.count("[X]") != 1 or text.count("[Y]") != 1]
+    if bad or not relation.templates:
+        raise FileFormatError(f"{what}: a template must hold one [X] and one [Y]; there is {bad or 'none'}: correct it.")
+    twice = next((answer for answer, n in Counter(relation.answers).items() if n > 1), None)
+    if twice is not None or len(relation.answers) < 2:
+        found = f"{twice!r} twice" if twice is not None else f"{len(relation.answers)}"
+        raise FileFormatError(f"{what} needs two answers or more, each once, and has {found}; correct it.")
+    return relation
 
 
 def _fact(row: Mapping[str, Any], code: str, relations: Mapping[str, BearRelation], what: str) -> BearFact:
+    """A row with the place of its answer, or the answer, or both, where they must not contradict each other."""
     relation = relations.get(code)
     if relation is None:
         raise FileFormatError(f"{what}: the relation {code!r} is not among {listed(relations)}; restore the data.")
-    place = row.get("answer_idx")
-    if place is None:
-        label = _cell(row, "obj_label", what)
-        if label not in relation.answers:
-            raise FileFormatError(f"{what}: the answer {label!r} is not in the answer set of {code}; restore the data.")
-        place = relation.answers.index(label)
-    return BearFact(code, str(_cell(row, "sub_label", what)), int(place))
+    subject = _text(row, "sub_label", what)
+    place = None if row.get("answer_idx") is None else _whole(row, "answer_idx", what)
+    if place is not None and not 0 <= place < len(relation.answers):
+        raise FileFormatError(
+            f"{what}: {subject!r} has answer {place} of {code}, which has {len(relation.answers)}, counted from 0; correct it."
+        )
+    if place is not None and row.get("obj_label") is None:
+        return BearFact(code, subject, place)
+    label = _text(row, "obj_label", what)
+    if label not in relation.answers:
+        raise FileFormatError(f"{what}: the answer {label!r} is not in the answer set of {code}; correct it.")
+    if place is not None and relation.answers[place] != label:
+        raise FileFormatError(
+            f"{what}: answer_idx {place} of {code} is {relation.answers[place]!r}, and obj_label is {label!r}: correct one of "
+            "the two."
+        )
+    return BearFact(code, subject, relation.answers.index(label))
 
 
 def _cell(row: Mapping[str, Any], name: str, what: str) -> Any:
@@ -152,22 +181,42 @@ def _cell(row: Mapping[str, Any], name: str, what: str) -> Any:
     return row[name]
 
 
+def _text(row: Mapping[str, Any], name: str, what: str) -> str:
+    return _as_text(_cell(row, name, what), name, what)
+
+
+def _texts(row: Mapping[str, Any], name: str, what: str) -> tuple[str, ...]:
+    value = _cell(row, name, what)
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise FileFormatError(f"{what}: {name} is {value!r}, expected a list of texts; correct it.")
+    return tuple(_as_text(text, f"one of {name}", what) for text in value)
+
+
+def _as_text(value: Any, name: str, what: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise FileFormatError(f"{what}: {name} is {value!r}, expected a text that is not empty; correct it.")
+    return value
+
+
+def _whole(row: Mapping[str, Any], name: str, what: str) -> int:
+    value = _cell(row, name, what)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise FileFormatError(f"{what}: {name} is {value!r}, expected a whole number; correct it.")
+    return int(value)
+
+
 def _check(relations: Mapping[str, BearRelation], facts: Sequence[BearFact], name: str) -> None:
-    for code, relation in relations.items():
-        bad = [text for text in relation.templates if text.count("[X]") != 1 or text.count("[Y]") != 1]
-        if bad or not relation.templates:
-            raise FileFormatError(f"{name}: a template of {code} must hold one [X] and one [Y], and {bad or 'none'} is there.")
-        if len(set(relation.answers)) != len(relation.answers) or len(relation.answers) < 2:
-            raise FileFormatError(f"{name}: {code} needs two answers or more, each once, and has {len(relation.answers)}.")
     seen: set[tuple[str, str]] = set()
     for fact in facts:
-        if not 0 <= fact.answer < len(relations[fact.relation].answers):
+        if not 0 <= fact.answer < len(relations[fact.relation].answers):  # the hub's
             raise FileFormatError(
                 f"{name}: {fact.subject!r} has answer {fact.answer} of {fact.relation}, which has none such."
             )
+        if "[Y]" in fact.subject:
+            raise FileFormatError(f"{name}: the subject {fact.subject!r} of {fact.relation} holds a blank, [Y]; correct it.")
         if (fact.relation, fact.subject) in seen:
             raise FileFormatError(
-                f"{name}: {fact.subject!r} is asked twice in {fact.relation}; a subject has one answer here."
+                f"{name}: {fact.subject!r} is asked twice in {fact.relation}; a subject has one answer here; take one out."
             )
         seen.add((fact.relation, fact.subject))
 

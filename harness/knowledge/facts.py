@@ -20,7 +20,7 @@ from harness.core.probes import NGRAM_WORDS
 from harness.core.records import Item, ItemOutcome, TaskInfo
 from harness.knowledge.factbook import FOLDER, Fact, FactBook, Relation, fill, load_facts, prompt
 from harness.knowledge.near_tie import is_near_tie
-from harness.knowledge.sample import chance_share, sample
+from harness.knowledge.sample import chance_share, reasons, sample
 from harness.knowledge.sentences import askable_sentences
 from harness.scoring import NEAR_TIE_NATS, Answer, Reading, Request, Score, TaskKind, Tokenizer
 
@@ -228,10 +228,8 @@ def _readable(
         items, lambda item: at_blank(item, reading), tokenizer, excluded, takes_out=takes_out, merged=MERGED
     )
     if not kept:
-        why = ", ".join(f"{reason}: {n}" for reason, n in excluded.items() if n)
-        raise ModelError(
-            f"{task.name}: none of its facts can be asked ({why}); leave the task out, or word the facts otherwise."
-        )
+        why = reasons(excluded)
+        raise ModelError(f"{task.name}: none of its facts can be asked ({why}); leave it out, or word the facts otherwise.")
     return kept
 
 

@@ -33,7 +33,7 @@ from harness.knowledge.lama_items import (
     sentence_items,
 )
 from harness.knowledge.lama_uhn import CommonNames, read_names
-from harness.knowledge.sample import chance_share, sample
+from harness.knowledge.sample import chance_share, reasons, sample
 from harness.knowledge.words import Vocabulary, make_vocabulary, read_words
 from harness.scoring import NEAR_TIE_NATS, Answer, Blank, Question, Standing, TaskKind, Tokenizer
 
@@ -126,7 +126,7 @@ class Lama:
             items = blank_items(askable, vocabulary, tokenizer, excluded, reads_left=self.family == "decoder")
         items = sample_relations(items, self.per_relation, excluded)
         if not items:
-            raise ModelError(f"{self._called}: none of its facts can be asked ({dict(excluded)}); leave the task out.")
+            raise ModelError(f"{self._called}: none of its facts can be asked ({reasons(excluded)}); leave the task out.")
         kept = sample(items, self.limit, SEED)
         if vocabulary is not None:  # other words compete, so it is another item; the sample is the same all the same
             kept = tuple(replace(item, id=f"{item.id}@{_mark(vocabulary)}") for item in kept)

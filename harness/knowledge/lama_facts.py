@@ -18,7 +18,8 @@ SQuAD's table has no relation on the hub: it is its own. On the hub a fact has a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from typing import Any
 from harness.core.errors import ConfigError, FileFormatError
 from harness.knowledge.converted import ConvertedParquet
 from harness.knowledge.data_source import PlainFiles, Source
+from harness.knowledge.json_lines import read_json_lines
 from harness.knowledge.mirror import ParquetFolder, listed
 from harness.knowledge.quiet import quiet_loading
 
@@ -56,11 +58,13 @@ class LamaFact:
 
 @dataclass(frozen=True, slots=True)
 class LamaTable:
-    """Where the facts come from: one split of a source. ``what`` names it in messages."""
+    """Where the facts come from: one split of a source. ``what`` names it in messages; ``file`` is that of one's own facts,
+    which is read as it is: the loader's reader of JSON makes times of what looks like dates."""
 
     source: Source
     split: str
     what: str
+    file: Path | None = None
 
     @classmethod
     def of_part(cls, part: str, data: Path | None) -> LamaTable:
@@ -79,10 +83,12 @@ class LamaTable:
         """JSON lines of one's own. Raises ConfigError."""
         if not file.is_file():
             raise ConfigError(f"the facts {file} are not there: expected a file of JSON lines; correct `file` in the matrix.")
-        return cls(PlainFiles("json", {"test": (file,)}, {}), "test", file.name)
+        return cls(PlainFiles("json", {"test": (file,)}, {}), "test", file.name, file)
 
     def facts(self) -> tuple[LamaFact, ...]:
         """Every row, in order. Raises FileFormatError (missing columns, empty cells), ConfigError (no rows)."""
+        if self.file is not None:
+            return read_file(self.file)
         with quiet_loading(("datasets", "huggingface_hub")):
             table = self.source.load([self.split])[self.split]
         if not len(table):
@@ -92,12 +98,27 @@ class LamaTable:
 
 def read_table(table: Any, what: str) -> tuple[LamaFact, ...]:
     """The facts of a ``datasets.Dataset`` of either layout. Raises FileFormatError."""
-    names: list[str] = list(table.column_names)
+    places = [f"{what}, row {number}" for number in range(1, len(table) + 1)]
+    return _read_columns(list(table.column_names), lambda name: table[name], places, what)
+
+
+def read_file(file: Path) -> tuple[LamaFact, ...]:
+    """The facts of JSON lines in either layout; a key that a line does not have is an empty cell. Raises FileFormatError."""
+    lines = read_json_lines(file)
+    if not lines:
+        raise FileFormatError(f"{file} has no lines: expected a fact in each, as JSON; write some.")
+    names = list(dict.fromkeys(name for _, row in lines for name in row))
+    return _read_columns(names, lambda name: [row.get(name) for _, row in lines], [place for place, _ in lines], str(file))
+
+
+def _read_columns(
+    names: Collection[str], column: Callable[[str], Sequence[Any]], places: Sequence[str], what: str
+) -> tuple[LamaFact, ...]:
     known = {**_COLUMNS, **_TEXTS}
     found = {key: next((name for name in choices if name in names), None) for key, choices in known.items()}
-    columns: dict[str, Sequence[Any]] = {key: table[name] for key, name in found.items() if name is not None}
+    columns = {key: column(name) for key, name in found.items() if name is not None}
     if "relation" not in columns and "id" in names:  # SQuAD, as the hub has it
-        columns["relation"] = ["Squad"] * len(table)
+        columns["relation"] = ["Squad"] * len(places)
     missing = [" or ".join(choices) for key, choices in _COLUMNS.items() if key not in columns]
     if not columns.keys() & _TEXTS.keys():
         missing.append("template or masked_sentence")
@@ -106,24 +127,32 @@ def read_table(table: Any, what: str) -> tuple[LamaFact, ...]:
             f"{what} has no column {'; no column '.join(missing)}: it has {listed(names)}; expected relation, "
             "subject, object and a template or a masked sentence."
         )
-    rows = zip(*(columns.get(key, [None] * len(table)) for key in known), strict=True)
-    return tuple(_fact(row, f"{what}, row {number}") for number, row in enumerate(rows, start=1))
+    rows = zip(*(columns.get(key, [None] * len(places)) for key in known), strict=True)
+    return tuple(_fact(row, place) for row, place in zip(rows, places, strict=True))
 
 
 def _fact(row: tuple[Any, ...], what: str) -> LamaFact:
     if several := next((value for value in row[:3] if isinstance(value, list)), None):
         raise FileFormatError(f"{what}: {several!r} is a list: expected one text; write a row for each, or ask it as `facts`.")
-    relation, subject, answer, template, sentence = (_text(value) for value in row)
+    relation, subject, answer, template, sentence = (_text(value, what) for value in row)
+    if relation.startswith("/"):  # Google-RE's are "/people/person/place_of_birth" on the hub
+        relation = relation.rpartition("/")[2]
     if not relation or not subject or not answer:
-        raise FileFormatError(f"{what}: relation {relation!r}, subject {subject!r}, object {answer!r}: expected text in each.")
+        raise FileFormatError(
+            f"{what}: relation {relation!r}, subject {subject!r}, object {answer!r}: expected text in each; fill it in, or "
+            "take the row out."
+        )
     if template and (template.count("[X]") != 1 or template.count("[Y]") != 1):
         raise FileFormatError(f"{what}: the template {template!r} must hold one [X] and one [Y]; correct it.")
-    relation = relation.rpartition("/")[2]  # Google-RE's are "/people/person/place_of_birth" on the hub
     return LamaFact(relation, subject, answer, template or None, sentence or None)
 
 
-def _text(value: Any) -> str:
-    """The cell's text without space around it; LAMA's JSON files have sentences in lists of one."""
-    if isinstance(value, list) and value:
-        value = value[0]
-    return str(value).strip() if value is not None else ""
+def _text(value: Any, what: str) -> str:
+    """The cell's text without space around it. LAMA's JSON files have sentences in lists of one; a number is its digits."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise FileFormatError(f"{what}: {value!r} is no text: expected one, in quotes; correct it.")
+    return str(value).strip()

@@ -23,6 +23,7 @@ MOST_WORDS = 100
 
 REPEATED = "rows that repeat a subject and object of their relation"
 NO_SENTENCE = "facts without an evidence sentence"
+NO_TEXT = "facts without a template or a sentence"
 SEVERAL_BLANKS = "sentences with several blanks, or none"
 TOO_LONG = f"sentences of more than {MOST_WORDS} words"
 IN_NAME = "objects that are part of the subject's name (UHN)"
@@ -46,14 +47,14 @@ def select(
     kept: list[Asked] = []
     for fact in facts:
         prompt = make_prompt(fact, evidence=evidence)
-        if prompt is None:  # another row of the fact may have a sentence
-            excluded[NO_SENTENCE] += 1
+        if prompt is None:
+            excluded[NO_SENTENCE if evidence else NO_TEXT] += 1
             continue
         reason = REPEATED if fact.identity in seen else _why_not(fact, prompt, leaves_out_names, names)
-        seen.add(fact.identity)
         if reason is None:
+            seen.add(fact.identity)
             kept.append((fact, prompt))
-        else:
+        else:  # another row of the fact may have a sentence that can be asked
             excluded[reason] += 1
     return tuple(kept), excluded
 

@@ -41,7 +41,7 @@ from harness.knowledge.lm_eval_items import (
     perplexity_outcome,
 )
 from harness.knowledge.quiet import quiet_loading
-from harness.knowledge.sample import chance_share, sample
+from harness.knowledge.sample import chance_share, reasons, sample
 from harness.knowledge.task_index import Leaf, TaskFolders, find_leaves, leaves_of
 from harness.knowledge.task_plan import DEFAULT_METRICS, Plan, gated_entries, naming_splits, package_folder, plan_task
 from harness.knowledge.task_templates import bound_templates, try_templates
@@ -175,7 +175,7 @@ class LmEval:
         return f"the lm_eval task {self.task or str(self.file)!r}"
 
     def _nothing_to_ask(self, excluded: Mapping[str, int]) -> str:
-        why = ", ".join(f"{reason}: {n}" for reason, n in excluded.items())
+        why = reasons(excluded)
         return f"{self._called}: none of its documents can be asked ({why}); correct the task file or leave it out."
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.core.digest import digest_text
 from harness.core.errors import ConfigError
@@ -27,3 +27,12 @@ def sample(items: Sequence[Item], limit: int | None, seed: str) -> tuple[Item, .
 def chance_share(items: Sequence[Item]) -> float:
     """The mean share of right options."""
     return sum(len(item.gold) / len(item.options) for item in items) / len(items)
+
+
+def reasons(excluded: Mapping[str, int]) -> str:
+    """What was left out, for a sentence.
+
+    >>> reasons({"facts outside the fixed sample": 3, "documents without options": 0, "facts without a sentence": 1})
+    'facts outside the fixed sample: 3, facts without a sentence: 1'
+    """
+    return ", ".join(f"{reason}: {n}" for reason, n in excluded.items() if n)

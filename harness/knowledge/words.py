@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.core.digest import digest_sequence, digest_text
 from harness.core.errors import FileFormatError, ModelError
-from harness.core.serial import read_bytes
+from harness.core.serial import read_text
 from harness.scoring import Candidates
 
 LEAD = "It is"
@@ -87,9 +87,8 @@ def shared_words(tokenizers: Iterable[Any]) -> tuple[str, ...]:
 
 
 def read_words(path: Path) -> tuple[str, ...]:
-    """The words of a file, one a line. Raises FileFormatError for a file without words or with one twice."""
-    words = read_bytes(path).decode("utf-8", errors="replace").split("\n")
-    words = [word.strip() for word in words if word.strip()]
+    """The words of a file, one a line. Raises FileFormatError for a file without words, with one twice, or not in UTF-8."""
+    words = [word.strip() for word in read_text(path).split("\n") if word.strip()]
     twice = next((word for word, before in zip(sorted(words)[1:], sorted(words), strict=False) if word == before), None)
     if not words or twice is not None:
         found = f"{twice!r} twice" if twice is not None else "none"

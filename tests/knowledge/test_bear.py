@@ -146,6 +146,13 @@ def test_the_hubs_layout_gives_the_same_items(mirror: Path, on_hub: Any, tmp_pat
         (lambda rows: [{**rows[0], "template": "[X]: [Y]"}, *rows[1:]], "of P36 has another template or other answers"),
         (lambda rows: [{**rows[0], "correct": None}, *rows[1:]], "has no 'correct'"),
         (lambda rows: [{**rows[0], "correct": 2}, *rows[1:]], "is asked in the wordings"),
+        (
+            lambda rows: [{**row, "correct": "Oslo"} for row in rows],
+            "'Peru' of P36: correct is 'Oslo', expected a whole number",
+        ),
+        (lambda rows: [{**row, "correct": 9} for row in rows], "has answer 9 of P36, which has none such"),
+        (lambda rows: [{**row, "answer_options": ["Lima", None]} for row in rows], "one of answer_options is None"),
+        (lambda rows: [{**row, "template": "[X] is here."} for row in rows], r"must hold one \[X\] and one \[Y\]"),
     ],
 )
 def test_a_table_of_the_hub_that_contradicts_itself_is_refused(change: Any, sentence: str, on_hub: Any) -> None:
@@ -224,6 +231,33 @@ def change(entry: str, **fields: Any) -> dict[str, dict[str, Any]]:
             "'Quito' is not in the answer set",
         ),
         (RELATIONS, [], ConfigError, "has no facts"),
+        ([1], FACTS, FileFormatError, r"metadata_relations\.json is JSON, but list"),
+        ({"P36": "words"}, FACTS, FileFormatError, r"P36 is 'words': expected an object with `templates`"),
+        (change("P36", templates=5), FACTS, FileFormatError, "P36: templates is 5, expected a list of texts"),
+        (change("P36", templates="[X] [Y]"), FACTS, FileFormatError, "expected a list of texts"),
+        (change("P36", templates=[5]), FACTS, FileFormatError, "one of templates is 5, expected a text"),
+        (change("P36", answer_space_labels=["Lima", None]), FACTS, FileFormatError, "one of answer_space_labels is None"),
+        (change("P36", answer_space_labels=["Lima", " "]), FACTS, FileFormatError, "one of answer_space_labels is ' '"),
+        (change("P36", answer_space_labels=["Lima"]), FACTS, FileFormatError, "two answers or more, each once, and has 1"),
+        *(
+            (
+                RELATIONS,
+                [{**FACTS[0], "answer_idx": bad}],
+                FileFormatError,
+                rf"P36\.jsonl:1: answer_idx is {bad!r}, expected a",
+            )
+            for bad in ("zero", "0", 0.5, True)
+        ),
+        (RELATIONS, [{**FACTS[0], "answer_idx": [0]}], FileFormatError, r"answer_idx is \[0\], expected a whole number"),
+        (RELATIONS, [{**FACTS[0], "answer_idx": float("nan")}], FileFormatError, r"P36\.jsonl:1 can't be read as JSON \(NaN"),
+        (
+            RELATIONS,
+            [{**FACTS[0], "answer_idx": 2}],
+            FileFormatError,
+            "answer_idx 2 of P36 is 'Rome', and obj_label is 'Lima'",
+        ),
+        (RELATIONS, [{**FACTS[0], "sub_label": ""}], FileFormatError, r"P36\.jsonl:1: sub_label is '', expected a text"),
+        (RELATIONS, [{**FACTS[0], "sub_label": "the [Y]"}], FileFormatError, r"the subject 'the \[Y\]' of P36 holds a blank"),
     ],
 )
 def test_a_folder_that_cannot_be_asked_is_refused_in_one_sentence(
@@ -231,6 +265,27 @@ def test_a_folder_that_cannot_be_asked_is_refused_in_one_sentence(
 ) -> None:
     with pytest.raises(error, match=sentence):
         Bear(folder=write(relations, facts)).build(TOKENIZER)
+
+
+def test_a_place_may_be_a_whole_number_as_a_table_writes_it(write: Callable[..., Path]) -> None:
+    [asked] = Bear(folder=write(RELATIONS, [{**FACTS[1], "answer_idx": 1.0, "obj_label": None}])).build(TOKENIZER)[1]
+    assert asked.gold == (1,)
+
+
+def test_a_folder_with_a_relation_that_nobody_words_is_refused(write: Callable[..., Path]) -> None:
+    folder = write()
+    (folder / "P99.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(
+        FileFormatError, match=r"has P99\.jsonl, and metadata_relations\.json does not tell how that is worded"
+    ):
+        Bear(folder=folder).build(TOKENIZER)
+
+
+def test_a_line_is_counted_as_an_editor_counts_it(write: Callable[..., Path]) -> None:
+    file = write() / "P36.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf\r\n\r\n" + file.read_bytes() + b'\n{"sub_label": "Mali"}\n')
+    with pytest.raises(FileFormatError, match=r"P36\.jsonl:5 has no 'obj_label'"):
+        Bear(folder=file.parent).build(TOKENIZER)
 
 
 # ------------------------------------------------------------------------------------------------ what is left out

@@ -195,7 +195,7 @@ def test_everything_left_out_is_counted(tokenizer: Any, write: Write, tmp_path: 
         reasons.MERGED: 1,
         reasons.TOO_LONG: 1,
         reasons.SEVERAL_BLANKS: 1,
-        reasons.NO_SENTENCE: 1,
+        reasons.NO_TEXT: 1,
         reasons.BEYOND_WINDOW: 1,
     }
     assert sum(info.excluded.values()) + len(items) == len(rows)
@@ -393,8 +393,24 @@ def test_the_hubs_other_parts_are_read_too() -> None:
             FileFormatError,
             "no column template or masked_",
         ),
-        ([fact("Chad", "Africa"), fact("", "Asia")], FileFormatError, "row 2: relation 'P30', subject '', object 'Asia'"),
-        ([{**fact("Chad", ""), "obj_label": ["Africa", "Asia"]}], FileFormatError, r"row 1: \['Africa', 'Asia'\] is a list"),
+        (
+            [fact("Chad", "Africa"), fact("", "Asia")],
+            FileFormatError,
+            r"facts\.jsonl:2: relation 'P30', subject '', object 'Asia'",
+        ),
+        (
+            [{**fact("Chad", ""), "obj_label": ["Africa", "Asia"]}],
+            FileFormatError,
+            r"facts\.jsonl:1: \['Africa', 'Asia'\] is a list",
+        ),
+        (
+            [{**fact("Chad", ""), "obj_label": True}],
+            FileFormatError,
+            r"facts\.jsonl:1: True is no text: expected one, in quotes",
+        ),
+        ([{**fact("Chad", ""), "obj_label": {"en": "Africa"}}], FileFormatError, r"facts\.jsonl:1: \{'en': 'Africa'\} is no"),
+        ([{**fact("Chad", ""), "obj_label": []}], FileFormatError, r"object '': expected text in each; fill it in"),
+        ([], FileFormatError, r"facts\.jsonl has no lines"),
         ([fact("Chad", "Africa", "[X] is [X] [Y]")], FileFormatError, r"must hold one \[X\] and one \[Y\]"),
         ([fact("Chad", "Wagadugu")], ModelError, "none of its facts can be asked"),
     ],
@@ -429,6 +445,39 @@ def test_an_empty_split_a_missing_file_and_wrong_fields_are_refused(tmp_path: Pa
     (tmp_path / "words.txt").write_text("Africa\nAfrica\n", encoding="utf-8")
     with pytest.raises(FileFormatError, match="'Africa' twice"):
         Lama(file=path, vocabulary=tmp_path / "words.txt").build(tokenizer)
+    (tmp_path / "words.txt").write_bytes("Africa\nOù\n".encode("latin-1"))
+    with pytest.raises(FileFormatError, match=r"words\.txt:2 is not UTF-8 text"):
+        Lama(file=path, vocabulary=tmp_path / "words.txt").build(tokenizer)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_vocabulary_keeps_its_first_word(encoding: str, tmp_path: Path, write: Write, tokenizer: Any) -> None:
+    (tmp_path / "words.txt").write_text("Africa\nAsia\n", encoding=encoding)
+    info, items = Lama(file=write([fact("Chad", "Africa")]), vocabulary=tmp_path / "words.txt").build(tokenizer)
+    assert (len(items), info.excluded) == (1, {})
+    assert "among 2 words" in info.protocol
+
+
+def test_texts_of_ones_own_are_read_as_they_are(write: Write) -> None:
+    """A reader of tables makes times of what looks like dates, and asks for their hours."""
+    rows = [fact("1990-01-01", "1990"), {**fact("Chad", ""), "obj_label": 1991, "sub_label": "2001-02-03T04:05:06Z"}]
+    facts = LamaTable.of_file(write(rows)).facts()
+    assert [(one.subject, one.object) for one in facts] == [("1990-01-01", "1990"), ("2001-02-03T04:05:06Z", "1991")]
+
+
+def test_only_google_res_relations_are_cut_at_their_slashes(write: Write) -> None:
+    rows = [{**fact("Chad", "Africa"), "predicate_id": name} for name in ("/people/person/place_of_birth", "a/b", "c/b")]
+    assert [one.relation for one in LamaTable.of_file(write(rows)).facts()] == ["place_of_birth", "a/b", "c/b"]
+
+
+def test_a_fact_whose_first_sentence_can_not_be_asked_is_asked_by_its_second(write: Write, tokenizer: Any) -> None:
+    rows = [
+        fact("Chad", "Africa", IN_AFRICA, masked_sentence=text) for text in ("Chad [MASK] [MASK] .", "Chad is in [MASK] .")
+    ]
+    rows += [rows[0], rows[1]]
+    info, items = Lama(file=write([*rows, fact("Laos", "Asia", masked_sentence="")]), evidence=True).build(tokenizer)
+    assert [item.prompt for item in items] == ["Chad is in [Y] ."]
+    assert info.excluded == {reasons.SEVERAL_BLANKS: 1, reasons.REPEATED: 2, reasons.NO_SENTENCE: 1}
 
 
 def test_without_a_mirror_the_hubs_converted_parquet_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
