@@ -135,10 +135,12 @@ def test_the_matrix_entries_read_and_name_fields_that_their_suites_have(tasks: d
 
 
 def test_the_facts_files_are_a_fact_book(blocks: Callable[..., list[str]], tmp_path: Path) -> None:
+    from harness.models.tiny_tokenizers import tiny_tokenizer
+
     relations, fact = blocks(ADDING, "json")
     (tmp_path / "relations.json").write_text(relations)
     (tmp_path / "facts.jsonl").write_text(fact)
-    (item,) = KNOWLEDGE.load("facts")(folder=tmp_path).build(None)[1]
+    (item,) = KNOWLEDGE.load("facts")(folder=tmp_path).build(tiny_tokenizer())[1]
     assert (item.prompt, {item.options[i] for i in item.gold}) == ("The capital of Norway is [Y].", {"Oslo"})
 
 
