@@ -21,6 +21,9 @@ BEYOND_WINDOW = "documents with an option longer than this model's window"
 _MOST_TOKENS = 4
 """Of a character, in all likelihood: one of four bytes may take a token a byte."""
 
+_AT_ONCE = 512
+"""Items whose tokens are held at once: with examples they are long."""
+
 
 def askable_documents(
     items: Sequence[Item],
@@ -33,19 +36,21 @@ def askable_documents(
     """The items whose every request can be scored; ``excluded`` counts the others. ``tokenizer`` tells the window as its
     ``model_max_length``. A context that is too long is cut by the scorer, and leaves nothing out."""
     window = window_of(tokenizer)
-    doubtful = [[request for request in ask(item) if _is_doubtful(request, window)] for item in items]
-    flat = [request for requests in doubtful for request in requests]
-    lengths = iter(scored_lengths(flat, tokenizer, family) if flat else [])
-    kept = []
-    for item, requests in zip(items, doubtful, strict=True):
-        n_tokens = [next(lengths) for _ in requests]
-        longest = max((n for n, one in zip(n_tokens, requests, strict=True) if one.reading != "rolling"), default=0)
-        if 0 in n_tokens:
-            excluded[NO_TOKENS] += 1
-        elif longest > window:
-            excluded[BEYOND_WINDOW] += 1
-        else:
-            kept.append(item)
+    kept: list[Item] = []
+    for start in range(0, len(items), _AT_ONCE):
+        some = items[start : start + _AT_ONCE]
+        doubtful = [[request for request in ask(item) if _is_doubtful(request, window)] for item in some]
+        flat = [request for requests in doubtful for request in requests]
+        lengths = iter(scored_lengths(flat, tokenizer, family) if flat else [])
+        for item, requests in zip(some, doubtful, strict=True):
+            n_tokens = [next(lengths) for _ in requests]
+            longest = max((n for n, one in zip(n_tokens, requests, strict=True) if one.reading != "rolling"), default=0)
+            if 0 in n_tokens:
+                excluded[NO_TOKENS] += 1
+            elif longest > window:
+                excluded[BEYOND_WINDOW] += 1
+            else:
+                kept.append(item)
     return kept
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import lm_eval
+import numpy as np
 
 from harness.core.digest import digest_json, digest_sequence
 from harness.core.errors import ConfigError, HarnessError, ModelError, ScoreError
@@ -374,9 +375,10 @@ def _task_code(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """lm-eval and the data loader without bars and log lines; afterwards as before."""
+    """lm-eval and the data loader without bars, log lines and numpy's warnings (an empty option has no length to divide by,
+    whatever the metric); afterwards as before."""
     _prepare_templates()
-    with quiet_loading(_TALKATIVE):
+    with quiet_loading(_TALKATIVE), np.errstate(divide="ignore", invalid="ignore"):
         yield
 
 

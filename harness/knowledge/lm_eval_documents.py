@@ -124,7 +124,7 @@ def _ask_all(plan: Plan, task: Any) -> Iterator[Document | str]:
             question = task.fewshot_context(doc, num_fewshot=0, gen_prefix=prefix)
             options = task.doc_to_choice(doc) if has_options else ()
         # drawn for one that is left out, too: the examples of the next ones are lm-eval's
-        context = task.fewshot_context(doc, num_fewshot=plan.n_shots, gen_prefix=prefix) if plan.n_shots else question
+        context = _with_examples(plan, task, doc, prefix) if plan.n_shots else question
         if nulls or any(option is None for option in options or ()):
             yield NULL_FIELD
             continue
@@ -137,16 +137,31 @@ def _ask_all(plan: Plan, task: Any) -> Iterator[Document | str]:
         yield Document(plan, task, number, doc, instances, question, tuple(map(str, options)))
 
 
+def _with_examples(plan: Plan, task: Any, doc: Any, prefix: Any) -> Any:
+    """The prompt behind its examples. Raises ConfigError where one of them can't be written."""
+    try:
+        return task.fewshot_context(doc, num_fewshot=plan.n_shots, gen_prefix=prefix)
+    except Exception as error:  # of lm-eval's code or the task's: the document by itself was fine, so an example is at fault
+        first_line = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"the task {plan.name!r} ({plan.leaf.file.path}): an example out of {_example_source(plan)} can't be written "
+            f"({type(error).__name__}: {first_line}): every row there needs its text, options and answer; correct them."
+        ) from error
+
+
+def _example_source(plan: Plan) -> str:
+    return "fewshot_config" if plan.example_split is None else f"the split {plan.example_split!r}"
+
+
 def _check_shots(plan: Plan, task: Any) -> None:
     """Raise ConfigError where there are fewer examples than are to be drawn; the asked document is none of its own."""
     n_there = len(task.sampler.df) if plan.n_shots else 0
     is_among_them = plan.example_split == plan.asked_split and not plan.shows_answers
     if plan.n_shots > n_there - is_among_them:
         less = ", the asked one among them" if is_among_them else ""
-        source = "fewshot_config" if plan.example_split is None else f"the split {plan.example_split!r}"
         raise ConfigError(
-            f"the task {plan.name!r} ({plan.leaf.file.path}): num_fewshot is {plan.n_shots}, and {source} has {n_there} "
-            f"documents to draw examples from{less}; ask with fewer examples, or add some."
+            f"the task {plan.name!r} ({plan.leaf.file.path}): num_fewshot is {plan.n_shots}, and {_example_source(plan)} has "
+            f"{n_there} documents to draw examples from{less}; ask with fewer examples, or add some."
         )
 
 

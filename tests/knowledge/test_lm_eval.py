@@ -626,6 +626,14 @@ def test_more_examples_than_there_are_is_named_with_their_source(changes: dict[s
         built(make(changes=changes, num_fewshot=9))
 
 
+def test_an_example_that_can_not_be_written_is_told_with_its_split(make: Make, folder: Path) -> None:
+    write_rows(folder, "train", [*QUESTIONS, {**QUESTIONS[0], "options": []}])
+    with pytest.raises(
+        ConfigError, match=r"an example out of the split 'train' can't be written \(\w+: .*\): every row there"
+    ):
+        built(make(num_fewshot=7))
+
+
 def test_as_many_examples_as_there_are_may_be_asked_with(make: Make) -> None:
     assert len(built(make(num_fewshot=6))) == 6
     assert len(built(make(changes={"fewshot_split": "test"}, num_fewshot=5))) == 6
