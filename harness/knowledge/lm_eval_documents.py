@@ -88,7 +88,7 @@ class Document:
 
 def ask_task(plan: Plan, task: Any, excluded: Counter[str]) -> list[tuple[Item, str, Document]]:
     """Every document that can be asked, with its item and its question without examples, in lm-eval's order; ``excluded``
-    counts the others. A document that asks the same again is no more evidence, and is left out.
+    counts the others. A document that asks the same again, and is judged by the same, is no more evidence, and is left out.
 
     Raises ConfigError for too few examples, and for a metric that is not 0 or 1.
     """
@@ -103,7 +103,8 @@ def ask_task(plan: Plan, task: Any, excluded: Counter[str]) -> list[tuple[Item, 
             excluded[str(found)] += 1
             continue
         item, question = found
-        if (key := (question, item.options, item.gold)) in seen:
+        judged_by = repr(document.doc) if plan.leaf.config.get("process_results") is not None else None
+        if (key := (question, item.options, item.gold, judged_by)) in seen:
             excluded[REPEATED] += 1
             continue
         seen.add(key)

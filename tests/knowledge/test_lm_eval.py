@@ -388,6 +388,16 @@ def test_a_document_that_repeats_another_is_no_more_evidence(make: Make, folder:
         assert (len(items), info.excluded) == (7, {REPEATED: 2})
 
 
+def test_what_own_code_judges_by_another_field_is_no_repetition(make: Make, folder: Path) -> None:
+    """As in super_glue's wsc as T5 was asked it: one sentence, and whether the named noun is the right one."""
+    (folder / "own.py").write_text("def right(doc, results):\n    return {'hit': doc['label']}\n", encoding="utf-8")
+    write_rows(folder, "test", [{**QUESTIONS[0], "label": label} for label in (0, 1, 1)])
+    measured = [{"metric": "hit", "aggregation": "mean", "higher_is_better": True}]
+    changes = {"process_results": Function("own.right"), "metric_list": measured}
+    info, items = make(changes=changes, metric="hit", allow_code=True).build(BUILT_FOR)
+    assert (len(items), info.excluded) == (2, {REPEATED: 1})
+
+
 def test_what_this_model_can_not_be_asked_is_left_out_after_the_sample_is_drawn(make: Make, folder: Path) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.model_max_length = 64

@@ -18,6 +18,7 @@ import pytest
 
 from harness.core.records import Item
 from harness.knowledge.lm_eval import LmEval
+from harness.models.tiny_tokenizers import tiny_tokenizer
 from harness.scoring import Answer, Generated, Prompt, Request, Score
 
 HUB = Path(os.environ.get("HARNESS_DATA") or Path(__file__).parents[3] / "shared" / "data" / "hub")
@@ -109,7 +110,7 @@ def made_up(
 def test_requests_gold_and_verdicts_are_lm_evals_own(name: str, metric: str, shots: int | None, manager: Any) -> None:
     ours = LmEval(task=name, metric=metric, num_fewshot=shots, data=HUB)
     items: dict[str, dict[int, Item]] = defaultdict(dict)
-    for item in ours.build(None)[1]:  # type: ignore[arg-type]
+    for item in ours.build(tiny_tokenizer())[1]:
         items[item.group][number_of(item)] = item
     tasks = manager.load([name])["tasks"]
     assert set(items) == set(tasks)
