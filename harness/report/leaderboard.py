@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int
 
 from harness.core.columns import StoredItems
-from harness.core.digest import places_of
 from harness.core.outcomes import Outcomes
 from harness.core.records import Cell, CellRun, TaskRun
 from harness.core.verdicts import Estimate, NotEstimable
@@ -75,10 +75,11 @@ class Leaderboard:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
-    """One task of one row: its outcomes and each item's relation, as a number that all rows share."""
+    """One task of one row: its outcomes, and which items of which relations they are, as numbers that all rows share."""
 
     outcomes: Outcomes
-    relations: np.ndarray
+    items: Int[np.ndarray, " items"]
+    relations: Int[np.ndarray, " items"]
     n_all: int
 
     def values(self, measure: Measure) -> np.ndarray:
@@ -120,15 +121,16 @@ def _rows_of(name: str, runs: Sequence[TaskRun], bundle: RunBundle) -> dict[Cell
     """A task's rows. Relations are known where items are: of a baseline those items count that the runs asked."""
     group_of = {digest: group for run in runs for digest, group in zip(run.outcomes.digests, _groups(run), strict=True)}
     number = {group: i for i, group in enumerate(sorted(set(group_of.values())))}
-    rows = {Cell.parse(run.cell): _asked(run.outcomes, group_of, number, run.info.n_items) for run in runs}
+    known = {digest: (i, number[group]) for i, (digest, group) in enumerate(group_of.items())}
+    rows = {Cell.parse(run.cell): _asked(run.outcomes, known, run.info.n_items) for run in runs}
     models = {cell.model for cell in rows}
     for reference in bundle.dense.values():
         outcomes = reference.outcomes.get(name)
         if reference.cell in rows or not outcomes:
             continue
-        shared = np.array([i for i, digest in enumerate(outcomes.digests) if digest in group_of], dtype=np.int64)
+        shared = np.array([i for i, digest in enumerate(outcomes.digests) if digest in known], dtype=np.int64)
         if len(shared) or reference.cell.model in models:
-            rows[reference.cell] = _asked(outcomes.take(shared), group_of, number, reference.tasks[name].n_items)
+            rows[reference.cell] = _asked(outcomes.take(shared), known, reference.tasks[name].n_items)
     return rows
 
 
@@ -136,8 +138,9 @@ def _groups(run: TaskRun) -> Sequence[str]:
     return run.items.labels()[1] if isinstance(run.items, StoredItems) else [item.group for item in run.items]
 
 
-def _asked(outcomes: Outcomes, group_of: Mapping[str, str], number: Mapping[str, int], n_all: int) -> _Asked:
-    return _Asked(outcomes, np.array([number[group_of[digest]] for digest in outcomes.digests], dtype=np.int64), n_all)
+def _asked(outcomes: Outcomes, known: Mapping[str, tuple[int, int]], n_all: int) -> _Asked:
+    of_items = np.array([known[digest] for digest in outcomes.digests], dtype=np.int64).reshape(-1, 2)
+    return _Asked(outcomes, of_items[:, 0], of_items[:, 1], n_all)
 
 
 def _columns(name: str, rows: Mapping[Cell, _Asked], chance: float) -> list[Column]:
@@ -187,7 +190,7 @@ def _best(means: Mapping[Cell, Estimate], rows: Mapping[Cell, _Asked], column: C
 
 def _beats(one: _Asked, other: _Asked, column: Column) -> bool:
     """Whether a row is significantly better than another one on the items that both have, by the column's kind of mean."""
-    here, there = _shared(one.outcomes.digests, other.outcomes.digests)
+    here, there = _shared(one.items, other.items)
     if len(here) < 2:
         return False
     values, rivals = one.values(column.measure)[here], other.values(column.measure)[there]
@@ -206,14 +209,18 @@ def _mean_of(differences: np.ndarray, relations: np.ndarray, column: Column) -> 
     return made.value if isinstance(made, Estimate) else made
 
 
-def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The places of the items that both have, in either."""
-    if one == other:
-        return np.arange(len(one)), np.arange(len(one))
-    place = places_of(other)
-    both = [(i, place[digest]) for i, digest in enumerate(one) if digest in place]
-    pairs = np.array(both, dtype=np.int64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
+def _shared(
+    one: Int[np.ndarray, " items"], other: Int[np.ndarray, " others"]
+) -> tuple[Int[np.ndarray, " shared"], Int[np.ndarray, " shared"]]:
+    """The places of the items that both have, in either.
+
+    >>> [places.tolist() for places in _shared(np.array([7, 2, 5]), np.array([5, 3, 7]))]
+    [[0, 2], [2, 0]]
+    """
+    place = np.full(1 + max(one.max(initial=0), other.max(initial=0)), -1)
+    place[other] = np.arange(len(other))
+    here = np.flatnonzero(place[one] >= 0)
+    return here, place[one][here]
 
 
 def _p_same(one: np.ndarray, other: np.ndarray, relations: np.ndarray, column: Column) -> float | NotEstimable:
