@@ -6,6 +6,7 @@ one sentence that names the file and the key. Everything written is written whol
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import errno
 import json
@@ -148,15 +149,16 @@ def read_bytes(path: Path) -> bytes:
     """A file's bytes. Raises FileFormatError when there is none or it can't be read."""
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise FileFormatError(f"{path} can't be read ({error.strerror}): restore it, or correct what names it.") from error
+    except (OSError, ValueError) as error:  # ValueError: no file's name, as one with a NUL in it
+        why = error.strerror if isinstance(error, OSError) else error
+        raise FileFormatError(f"{path} can't be read ({why}): restore it, or correct what names it.") from error
 
 
 def read_text(path: Path) -> str:
     """A file's text, without a byte order mark. Raises FileFormatError as ``read_bytes`` does, and for what is not UTF-8."""
-    data = read_bytes(path)
+    data = read_bytes(path).removeprefix(codecs.BOM_UTF8)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise FileFormatError(

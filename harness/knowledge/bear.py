@@ -61,6 +61,8 @@ class Bear:
     def __post_init__(self) -> None:
         if self.template != "all" and (type(self.template) is not int or self.template < 0):
             raise ConfigError(f'a bear task has `template` {self.template!r}: expected 0, 1, … or "all"; correct the matrix.')
+        if isinstance(self.relations, str) or not all(isinstance(name, str) for name in self.relations):
+            raise ConfigError(f"a bear task has `relations` {self.relations!r}: expected a list of names; correct the matrix.")
         if self.n_facts is not None and (type(self.n_facts) is not int or self.n_facts < 1):
             raise ConfigError(f"a bear task has `n_facts` {self.n_facts!r}: expected 1 or more; correct the matrix.")
 

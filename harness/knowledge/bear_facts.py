@@ -79,8 +79,13 @@ def _read_mirror(table: Any, data: Path | None) -> tuple[dict[str, BearRelation]
     """The mirror's layout: the facts in one table, the relations in another one beside it."""
     told = find_source(HUB_PATH, "relations", {}, data=data, near=Path()).load([SPLIT])[SPLIT]
     what = f"{HUB_PATH}/relations"
-    relations = {_cell(row, "predicate_id", what): _relation(row, what) for row in told.to_list()}
-    return relations, tuple(_fact(row, _cell(row, "predicate_id", HUB_PATH), relations, HUB_PATH) for row in table.to_list())
+    relations: dict[str, BearRelation] = {}
+    for row in told.to_list():
+        code = _text(row, "predicate_id", what)
+        if code in relations:
+            raise FileFormatError(f"{what}: {code} is told twice; restore the data.")
+        relations[code] = _relation(row, f"{what}, {code}")
+    return relations, tuple(_fact(row, _text(row, "predicate_id", HUB_PATH), relations, HUB_PATH) for row in table.to_list())
 
 
 def _read_hub(table: Any) -> tuple[dict[str, BearRelation], tuple[BearFact, ...]]:
@@ -109,7 +114,7 @@ def _read_hub(table: Any) -> tuple[dict[str, BearRelation], tuple[BearFact, ...]
         if asked != set(range(len(wordings[fact.relation]))):
             raise FileFormatError(
                 f"{HUB_PATH}: {fact.subject!r} is asked in the wordings {sorted(asked)} of {fact.relation}, which has "
-                f"{sorted(wordings[fact.relation])}; restore the data."
+                f"{sorted(wordings[fact.relation])}: expected all of them, numbered from 0 on; restore the data."
             )
     relations = {
         code: _checked(BearRelation(tuple(text for _, text in sorted(found.items())), answers[code]), f"{HUB_PATH}, {code}")

@@ -1,7 +1,8 @@
 """Which documents a model can be asked as continuations or rolling texts, and, counted, why the others can't.
 
 Few are in doubt, and only those are tokenized: a continuation that may be longer than the window, one of signs and spaces
-only, which a tokenizer may drop, and one without a space before it, which it may join with its context.
+only, which a tokenizer may drop, one without a space before it, which it may join with its context, and one without context,
+which may be the token that an empty context stands for. Spaces at a context's end are scored with the continuation, and count.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from harness.core.records import Item
 from harness.knowledge.sentences import window_of
 from harness.scoring import Request
+from harness.scoring.encode import move_spaces
 from harness.scoring.lengths import scored_lengths
 
 NO_TOKENS = "documents with an option or text that has no tokens of its own for this model"
@@ -59,6 +61,8 @@ def _is_doubtful(request: Request, window: float) -> bool:
     >>> [_is_doubtful(Request("It is", text), 8) for text in (" a", " ?", "a", " in Riga")]
     [False, True, True, True]
     """
-    context, text = request.context, request.continuation
-    touches = bool(context) and not context[-1].isspace() and not text[:1].isspace()
-    return touches or not any(map(str.isalnum, text)) or (request.reading != "rolling" and _MOST_TOKENS * len(text) > window)
+    if request.reading == "rolling":
+        return not any(map(str.isalnum, request.continuation))
+    context, text = move_spaces(request)
+    touches = not context or not text[:1].isspace()
+    return touches or not any(map(str.isalnum, text)) or _MOST_TOKENS * len(text) > window

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from harness.core.digest import digest_file, digest_json, digest_named
 from harness.core.errors import ConfigError, DownloadError, FileFormatError
+from harness.knowledge.json_lines import read_json_lines
 from harness.knowledge.mirror import IRRELEVANT, MissingSplitError, ParquetFolder, listed
 
 BUILDERS = ("arrow", "csv", "json", "parquet", "text")
@@ -99,12 +100,39 @@ class PlainFiles:
                 raise FileFormatError(
                     f"{listed(files[split])} holds bytes that are not UTF-8 text ({_first_line(error)}): save it as UTF-8."
                 ) from error
-        return dict(made)
+        read = self.builder == "json" and {
+            split for split, rows in made.items() if any(map(_has_times, rows.data.schema.types))
+        }
+        return {split: self._as_written(split) if read and split in read else rows for split, rows in made.items()}
+
+    def _as_written(self, split: str) -> Any:
+        """The rows of JSON lines whose texts look like dates: the loader makes times of them, and questions and answers would
+        end in hours. Raises FileFormatError."""
+        import datasets
+        import pyarrow as pa
+
+        files = [str(file) for file in self._split(split)]
+        try:
+            rows = [row for file in self._split(split) for _, row in read_json_lines(file)]
+            names = list(dict.fromkeys(name for row in rows for name in row))
+            return datasets.Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
+        except (FileFormatError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise FileFormatError(
+                f"{listed(files)} holds texts like dates, which are read as times unless each line is an object of its own "
+                f"with values of one type in a column ({_first_line(error)}): write it so."
+            ) from error
 
     def _split(self, split: str) -> tuple[Path, ...]:
         if split not in self.files:
             raise MissingSplitError(split, f"data_files have no split {split!r}: they have {listed(self.files)}; add it.")
         return self.files[split]
+
+
+def _has_times(kind: Any) -> bool:
+    """Whether a column's type is of times, or holds some."""
+    import pyarrow as pa
+
+    return pa.types.is_temporal(kind) or any(_has_times(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _files_of(builder: str, options: Mapping[str, Any], near: Path) -> PlainFiles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +21,7 @@ def read_json_lines(file: Path) -> list[tuple[str, dict[str, Any]]]:
 def read_json_object(text: str, what: str) -> dict[str, Any]:
     """The object that a text is. Raises FileFormatError for anything else, for a key that stands twice, and for NaN."""
     try:
-        made = json.loads(text, object_pairs_hook=_each_key_once, parse_constant=_refuse)
+        made = json.loads(text, object_pairs_hook=_each_key_once, parse_constant=_refuse, parse_float=_finite)
         if "\\" in text:
             json.dumps(made, ensure_ascii=False).encode()  # half of a character, as an escape
     except json.JSONDecodeError as error:
@@ -41,5 +42,9 @@ def _each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+def _finite(digits: str) -> float:
+    return float(digits) if math.isfinite(float(digits)) else _refuse(digits)
+
+
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON's")
+    raise ValueError(f"{constant} is no number that can be kept")

@@ -85,6 +85,8 @@ class Lama:
             )
         if self.per_relation is not None and (type(self.per_relation) is not int or self.per_relation < 1):
             raise ConfigError(f"{self._called}: per_relation is {self.per_relation!r}, expected 1 or more.")
+        if isinstance(self.relations, str) or not all(isinstance(name, str) for name in self.relations):
+            raise ConfigError(f"{self._called}: relations is {self.relations!r}, expected a list of names.")
         if self.candidates not in ("words", "objects"):
             raise ConfigError(f'{self._called}: candidates is {self.candidates!r}, expected "words" or "objects".')
         if self.vocabulary is not None and (self.whole_sentence or self.candidates == "objects"):

@@ -108,7 +108,13 @@ def read_file(file: Path) -> tuple[LamaFact, ...]:
     if not lines:
         raise FileFormatError(f"{file} has no lines: expected a fact in each, as JSON; write some.")
     names = list(dict.fromkeys(name for _, row in lines for name in row))
-    return _read_columns(names, lambda name: [row.get(name) for _, row in lines], [place for place, _ in lines], str(file))
+    known = {**_COLUMNS, **_TEXTS}.values()
+
+    def column(name: str) -> list[Any]:  # a line may have any of the names that a column goes by
+        same = next(choices for choices in known if name in choices)
+        return [next((row[one] for one in same if row.get(one) is not None), None) for _, row in lines]
+
+    return _read_columns(names, column, [place for place, _ in lines], str(file))
 
 
 def _read_columns(

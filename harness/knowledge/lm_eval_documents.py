@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from harness.core.digest import digest_json
-from harness.core.errors import ConfigError, ScoreError
+from harness.core.errors import ConfigError, HarnessError, ScoreError
 from harness.core.records import Item
 from harness.knowledge.lm_eval_items import EMPTY_OPTION, NO_GOLD, NO_OPTIONS, NULL_FIELD, REPEATED, blanked, gold_positions
 from harness.knowledge.task_plan import PER_ITEM, Plan, not_binary
@@ -98,9 +99,13 @@ def ask_task(plan: Plan, task: Any, excluded: Counter[str]) -> list[tuple[Item, 
     made: list[tuple[Item, str, Document]] = []
     seen: set[tuple[object, ...]] = set()
     for document in asked:
-        found = document if isinstance(document, str) else _make_item(document)
-        if isinstance(document, str) or isinstance(found, str):
-            excluded[str(found)] += 1
+        if isinstance(document, str):
+            excluded[document] += 1
+            continue
+        with _row(plan, document.number):
+            found = _make_item(document)
+        if isinstance(found, str):
+            excluded[found] += 1
             continue
         item, question = found
         judged_by = repr(document.doc) if plan.leaf.config.get("process_results") is not None else None
@@ -120,22 +125,37 @@ def _ask_all(plan: Plan, task: Any) -> Iterator[Document | str]:
         if _is_null(plan.leaf.config, doc):
             yield NULL_FIELD
             continue
-        with noting_nulls() as nulls:
+        with _row(plan, number), noting_nulls() as nulls:
             prefix = task.doc_to_prefix(doc)
             question = task.fewshot_context(doc, num_fewshot=0, gen_prefix=prefix)
             options = task.doc_to_choice(doc) if has_options else ()
+        is_null = bool(nulls) or any(option is None for option in options or ())
         # drawn for one that is left out, too: the examples of the next ones are lm-eval's
-        context = _with_examples(plan, task, doc, prefix) if plan.n_shots else question
-        if nulls or any(option is None for option in options or ()):
-            yield NULL_FIELD
-            continue
-        if has_options and not options:
-            yield NO_OPTIONS
+        with noting_nulls() if is_null else nullcontext():
+            context = _with_examples(plan, task, doc, prefix) if plan.n_shots else question
+        if is_null or (has_options and not options):
+            yield NULL_FIELD if is_null else NO_OPTIONS
             continue
         about = (plan.name, number, task.config.repeats)
-        made = task.construct_requests(doc=doc, ctx=context, metadata=about, apply_chat_template=False, chat_template=None)
+        with _row(plan, number):
+            made = task.construct_requests(doc=doc, ctx=context, metadata=about, apply_chat_template=False, chat_template=None)
         instances = tuple(made if isinstance(made, list) else [made])
         yield Document(plan, task, number, doc, instances, question, tuple(map(str, options)))
+
+
+@contextmanager
+def _row(plan: Plan, number: int) -> Iterator[None]:
+    """Around writing a document: one that can't be written is told by its number. The first is looked at key by key."""
+    try:
+        yield
+    except Exception as error:  # whatever lm-eval's code and the task's may raise
+        if number == 0 or isinstance(error, HarnessError):
+            raise
+        first_line = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"the task {plan.name!r} ({plan.leaf.file.path}): document {number} of {plan.asked_split!r}, counted from 0, "
+            f"can't be asked ({type(error).__name__}: {first_line}): correct that row, or the task file."
+        ) from error
 
 
 def _with_examples(plan: Plan, task: Any, doc: Any, prefix: Any) -> Any:
@@ -176,7 +196,7 @@ def _make_item(document: Document) -> tuple[Item, str] | str:
     prompt, question, options = str(document.instances[0].args[0]), document.question, document.choices
     with noting_nulls() as nulls:
         gold: Any = task.doc_to_target(doc)
-    if nulls or gold is None:
+    if nulls or gold is None or (isinstance(gold, list | tuple) and None in gold):
         return NULL_FIELD
     if plan.output_type == "multiple_choice":
         if isinstance(question, list):

@@ -60,10 +60,13 @@ def window_of(tokenizer: Any) -> float:
 
 def _longest_lengths(items: Sequence[Item], ask: Callable[[Item], Sequence[Request]], tokenizer: Any) -> list[int]:
     """The tokens of each item's sentence with the answer that has most of them by itself."""
-    options = list({option: None for item in items for option in item.options})
-    n_tokens = dict(zip(options, map(len, encode_all(tokenizer, [f" {option}" for option in options])), strict=True))
-    longest = {options: max(options, key=lambda one: n_tokens[one]) for options in {item.options for item in items}}
-    one_each = [ask(replace(item, options=(longest[item.options],), gold=(0,)))[0] for item in items]
+    sets = {
+        id(item.options): item.options for item in items
+    }  # those of a relation are one object: thousands are looked at once
+    answers = list({option: None for options in sets.values() for option in options})
+    n_tokens = dict(zip(answers, map(len, encode_all(tokenizer, [f" {answer}" for answer in answers])), strict=True))
+    longest = {key: max(options, key=lambda one: n_tokens[one]) for key, options in sets.items()}
+    one_each = [ask(replace(item, options=(longest[id(item.options)],), gold=(0,)))[0] for item in items]
     return _lengths(one_each, tokenizer)
 
 

@@ -181,7 +181,7 @@ def perplexity(nats: float) -> str:
     >>> perplexity(0.0), perplexity(3.0), perplexity(13.8), perplexity(812.345)
     ('1.00', '20.09', '984,609.11', 'e^812.35')
     """
-    return f"{math.exp(nats):,.2f}" if nats < math.log(1e6) else f"e^{nats:.2f}"
+    return f"{math.exp(nats):,.2f}" if nats < math.log(1e6 - 0.005) else f"e^{nats:.2f}"
 
 
 def bits(value: float) -> str:

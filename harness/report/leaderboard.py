@@ -189,12 +189,15 @@ def _best(means: Mapping[Cell, Estimate], rows: Mapping[Cell, _Asked], column: C
 
 
 def _beats(one: _Asked, other: _Asked, column: Column) -> bool:
-    """Whether a row is significantly better than another one on the items that both have, by the column's kind of mean."""
+    """Whether a row is significantly better than another one on the items that both have, by the column's kind of mean. Where
+    a row's relations stand for others, those of fewer than ten shared ones can't."""
     here, there = _shared(one.items, other.items)
-    if len(here) < 2:
+    relations = _numbered(one.relations[here])
+    n_relations = len(np.unique(relations))
+    is_clustered = column.is_macro or max(len(np.unique(row.relations)) for row in (one, other)) >= FEWEST_CLUSTERS
+    if len(here) < 2 or (is_clustered and n_relations < FEWEST_CLUSTERS):
         return False
     values, rivals = one.values(column.measure)[here], other.values(column.measure)[there]
-    relations = _numbered(one.relations[here])
     lead, p = _mean_of(values - rivals, relations, column), _p_same(values, rivals, relations, column)
     if isinstance(lead, NotEstimable) or isinstance(p, NotEstimable):
         return False
@@ -228,11 +231,12 @@ def _p_same(one: np.ndarray, other: np.ndarray, relations: np.ndarray, column: C
         return p_same_macro(one, other, relations)
     if int(relations.max()) + 1 >= FEWEST_CLUSTERS:
         return p_same_micro(one, other, relations)
-    if column.measure == "MRR":
+    n_better, n_worse = int((one > other).sum()), int((one < other).sum())
+    by_signs = min(1.0, 2 * float(mcnemar_midp(n_better, n_worse)))
+    if column.measure == "MRR" and np.ptp(other - one) > 0:  # differences that are all the same have no t
         made = paired_t(other - one, 0.0, LEVEL)
         return 2 * min(made.p_above, made.p_below)
-    n_better, n_worse = int((one > other).sum()), int((one < other).sum())
-    return min(1.0, 2 * float(mcnemar_midp(n_better, n_worse)))
+    return by_signs
 
 
 def _numbered(relations: np.ndarray) -> np.ndarray:

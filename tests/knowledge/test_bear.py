@@ -267,6 +267,18 @@ def test_a_folder_that_cannot_be_asked_is_refused_in_one_sentence(
         Bear(folder=write(relations, facts)).build(TOKENIZER)
 
 
+def test_a_mirror_that_tells_a_relation_twice_or_by_no_name_is_refused(mirror: Path) -> None:
+    file = mirror / "lm-pub-quiz" / "BEAR" / "relations" / "test.parquet"
+    told = pq.read_table(file).to_pylist()
+    for rows, sentence in (
+        ([*told, told[0]], "P36 is told twice"),
+        ([{**row, "predicate_id": [row["predicate_id"]]} for row in told], r"predicate_id is \['P36'\], expected a text"),
+    ):
+        pq.write_table(pa.Table.from_pylist(rows), file)
+        with pytest.raises(FileFormatError, match=sentence):
+            Bear(data=mirror).build(TOKENIZER)
+
+
 def test_a_place_may_be_a_whole_number_as_a_table_writes_it(write: Callable[..., Path]) -> None:
     [asked] = Bear(folder=write(RELATIONS, [{**FACTS[1], "answer_idx": 1.0, "obj_label": None}])).build(TOKENIZER)[1]
     assert asked.gold == (1,)
@@ -466,6 +478,7 @@ def test_wrong_fields_are_refused(mirror: Path) -> None:
         ({"data": mirror, "template": "some"}, 'expected 0, 1, … or "all"'),
         ({"data": mirror, "n_facts": 0}, "expected 1 or more"),
         ({"data": mirror, "relations": ["P1"]}, "no relation 'P1'"),
+        ({"data": mirror, "relations": [["P1"]]}, "expected a list of names"),
     ):
         with pytest.raises(ConfigError, match=sentence):
             Bear(**fields).build(TOKENIZER)

@@ -63,6 +63,11 @@ def refuses(request: Request, family: str) -> bool:
 @example(context="", continuation=" ")
 @example(context="it i", continuation="s")
 @example(context="It is", continuation=" ab" * 10)
+@example(context="It is" + "\n" * 40, continuation="in")
+@example(context=" " * 40, continuation="in")
+@example(context="", continuation="<s>")
+@example(context="", continuation="</s>")
+@example(context=" ", continuation="</s>")
 def test_what_is_left_out_is_what_the_scorer_refuses(context: str, continuation: str, family: str) -> None:
     request = Request(context, continuation)
     assert bool(left_out([request], family)) == refuses(request, family)

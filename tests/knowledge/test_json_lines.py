@@ -34,7 +34,9 @@ def test_what_looks_like_a_date_stays_a_text(tmp_path: Path) -> None:
         (f"\n{GOOD}\n".encode("utf-16"), r":1 is not UTF-8 text"),
         (b"[1]\n", r":1 is JSON, but list: expected an object"),
         (b"1\n", r":1 is JSON, but int"),
-        (b'{"a": NaN}\n', r":1 can't be read as JSON \(NaN is no number of JSON's\)"),
+        (b'{"a": NaN}\n', r":1 can't be read as JSON \(NaN is no number that can be kept\)"),
+        (b'{"a": 1e999}\n', r":1 can't be read as JSON \(1e999 is no number that can be kept\)"),
+        (b"\xef\xbb\xbfa\nb\nx\xff", r":3 is not UTF-8 text \(byte 0xff\)"),
         (b'{"a": 1, "a": 2}\n', r":1 can't be read as JSON \(the key 'a' stands there twice\)"),
         (b'{"a": "\\ud800"}\n', r":1 can't be read as JSON .*surrogates"),
         (b"[" * 100_000, r":1 can't be read as JSON"),
@@ -51,3 +53,5 @@ def test_a_file_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> Non
         FileFormatError, match=r"none\.jsonl can't be read \(No such file or directory\): restore it, or correct"
     ):
         read_json_lines(tmp_path / "none.jsonl")
+    with pytest.raises(FileFormatError, match=r"can't be read \(embedded null byte\)"):
+        read_json_lines(tmp_path / "a\0b.jsonl")

@@ -435,6 +435,8 @@ def test_an_empty_split_a_missing_file_and_wrong_fields_are_refused(tmp_path: Pa
         ({"file": path, "relations": ["P99"]}, "has no relation 'P99'"),
         ({"file": path, "whole_sentence": True}, "has one object only"),
         ({"file": path, "per_relation": 0}, "per_relation is 0"),
+        ({"file": path, "relations": [["P30"]]}, "expected a list of names"),
+        ({"file": path, "relations": "P30"}, "expected a list of names"),
         ({"file": path, "candidates": "nouns"}, 'expected "words" or "objects"'),
         ({"file": path, "candidates": "objects", "vocabulary": path}, "keep one"),
         ({"file": path, "part": "trex"}, "give one"),
@@ -463,6 +465,17 @@ def test_texts_of_ones_own_are_read_as_they_are(write: Write) -> None:
     rows = [fact("1990-01-01", "1990"), {**fact("Chad", ""), "obj_label": 1991, "sub_label": "2001-02-03T04:05:06Z"}]
     facts = LamaTable.of_file(write(rows)).facts()
     assert [(one.subject, one.object) for one in facts] == [("1990-01-01", "1990"), ("2001-02-03T04:05:06Z", "1991")]
+
+
+def test_each_line_may_have_either_name_of_a_column(write: Write) -> None:
+    rows = [
+        {"predicate_id": "P30", "sub_label": "Chad", "obj_label": "Africa", "masked_sentence": "Chad is in [MASK] ."},
+        {"pred": "P30", "sub": "Laos", "obj_label": "Asia", "masked_sentences": ["Laos is in [MASK] ."]},
+    ]
+    assert LamaTable.of_file(write(rows)).facts() == (
+        LamaFact("P30", "Chad", "Africa", None, "Chad is in [MASK] ."),
+        LamaFact("P30", "Laos", "Asia", None, "Laos is in [MASK] ."),
+    )
 
 
 def test_only_google_res_relations_are_cut_at_their_slashes(write: Write) -> None:

@@ -181,7 +181,7 @@ def test_options_in_the_prompt_leave_a_blank(make: Make) -> None:
 
 def test_mutual_information_asks_each_option_without_context_too(make: Make) -> None:
     task = make(changes={"metric_list": [{"metric": "acc"}, {"metric": "acc_mutual_info"}]}, metric="acc_mutual_info")
-    item = built(task)[0]
+    item = task.build(tiny_tokenizer())[1][0]
     requests = task.requests(item)
     assert [(r.context == "", r.continuation) for r in requests[3:]] == [(True, f" {option}") for option in item.options]
     made = task.outcome(item, scores(-3.0, -4.0, -9.0, -1.0, -6.0, -7.0))
@@ -340,6 +340,71 @@ def test_a_missing_field_is_not_asked_as_the_word_none(field: str, make: Make, f
     for changes in ({}, {"doc_to_choice": "{{options}}", "doc_to_target": "{{answer}}"}):
         info, items = make(changes=changes).build(BUILT_FOR)
         assert (len(items), info.excluded) == (6, {NULL_FIELD: 1})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'Q: ' ~ question }}",
+        "{{ 'Q: ' + question }}",
+        "{{ question + '?' }}",
+        "{{question|trim}}",
+        "{{question|replace('a', 'b')}}",
+        "{{[question, 'x']|join(' ')}}",
+        "{{'%s?'|format(question)}}",
+        "{{question.strip()}}",
+        "{{question[0]}} ...",
+        "{% set asked = question %}{{asked}}",
+        "{% for letter in question %}{{letter}}{% endfor %} ...",
+    ],
+)
+def test_no_way_of_writing_a_missing_field_is_asked(template: str, make: Make, folder: Path) -> None:
+    write_rows(folder, "test", [*QUESTIONS[:3], {**QUESTIONS[3], "question": None}, *QUESTIONS[4:]])
+    whole = make(changes={"doc_to_text": template}, num_fewshot=2).build(BUILT_FOR)
+    assert (len(whole[1]), whole[0].excluded) == (5, {NULL_FIELD: 1})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{question or ''}} ...",
+        "{{question|default('-', true)}}",
+        "{{'-' if question == none else question}}",
+        "{{options[0]}}",
+    ],
+)
+def test_a_template_that_says_what_stands_for_a_missing_field_is_taken_at_its_word(
+    template: str, make: Make, folder: Path
+) -> None:
+    write_rows(folder, "test", [*QUESTIONS[:3], {**QUESTIONS[3], "question": None}])
+    info, items = make(changes={"doc_to_text": template}).build(BUILT_FOR)
+    assert (len(items), info.excluded) == (4, {})
+    assert "None" not in items[3].prompt
+
+
+def test_a_missing_answer_among_several_is_none(make: Make, folder: Path) -> None:
+    write_rows(folder, "test", [*QUESTIONS, {**QUESTIONS[0], "options": ["honey", None]}])
+    info, items = make(GENERATION, metric="exact_match", changes={"doc_to_target": "options"}).build(BUILT_FOR)
+    assert (len(items), info.excluded) == (6, {NULL_FIELD: 1})
+
+
+def test_a_row_that_can_not_be_written_is_told_by_its_number(make: Make, folder: Path) -> None:
+    write_rows(folder, "test", [*QUESTIONS, {**QUESTIONS[0], "answer": 9}])
+    with pytest.raises(
+        ConfigError, match=r"document 6 of 'test', counted from 0, can't be asked \(UndefinedError: .*\): corr"
+    ):
+        make(LAST_WORD).build(BUILT_FOR)
+
+
+def test_texts_like_dates_are_asked_as_they_are_written(make: Make, folder: Path) -> None:
+    """The loader makes times of them, which end in hours."""
+    rows = [{"question": f"196{i}-07-20", "options": [f"197{i}-01-01", "1981-01-01T10:00:00"], "answer": 0} for i in range(3)]
+    write_rows(folder, "test", rows)
+    items = built(make())
+    assert [(item.prompt, item.options) for item in items] == [(f"Q: {r['question']}\nA:", tuple(r["options"])) for r in rows]  # type: ignore[arg-type]
+    (folder / "test.jsonl").write_text(json.dumps(rows), encoding="utf-8")
+    with pytest.raises(FileFormatError, match=r"test\.jsonl holds texts like dates, which are read as times unless each line"):
+        built(make())
 
 
 def test_a_missing_option_is_not_asked_either(make: Make, folder: Path) -> None:

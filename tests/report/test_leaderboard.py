@@ -273,3 +273,26 @@ def test_the_best_is_better_than_each_other_row_on_items_that_both_have(
         first[60:], third[60:] = -1, 0
     made, cells = asked_facts(bundle, [first, second, third], ONE_RELATION)
     assert best_of(made, FACTS) == ({cells[0]} if is_best else set())
+
+
+@pytest.mark.parametrize("n_relations", [2, 9, 10])
+def test_relations_that_stand_for_others_want_ten_shared_ones(n_relations: int, bundle: RunBundle) -> None:
+    """A row that was cut short shares a few items with another one: two relations without a spread prove nothing."""
+    groups = np.arange(120) % 12
+    right = (groups < 11).astype(int)
+    asked_few = np.full(120, -1)
+    asked_few[:n_relations] = 0
+    made, cells = asked_facts(bundle, [right, asked_few], groups)
+    columns = make_leaderboard(made).columns
+    assert {column.is_macro for column in columns} == {True, False}
+    for column in columns:
+        assert best_of(made, column) == ({cells[0]} if n_relations == 10 else set()), column
+
+
+@pytest.mark.parametrize(("n_shared", "is_best"), [(2, False), (4, False), (5, True)])
+def test_ranks_that_all_differ_by_the_same_are_tested_by_their_signs(n_shared: int, is_best: bool, bundle: RunBundle) -> None:
+    right, asked_few = np.ones(120, dtype=int), np.full(120, -1)
+    asked_few[:n_shared] = 0
+    made, cells = asked_facts(bundle, [right, asked_few], ONE_RELATION)
+    for column in make_leaderboard(made).columns:
+        assert best_of(made, column) == ({cells[0]} if is_best else set()), column

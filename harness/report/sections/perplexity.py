@@ -76,7 +76,7 @@ def mean_nats(outcomes: Outcomes, words: np.ndarray) -> float:
 
 def count_words(*answers: Outcomes) -> np.ndarray:
     """How many words (or bytes) each text has: its log-likelihood over its margin. A model that is certain of a text has 0 for
-    both, and the next one's answer tells; 0 words where all of them are certain, which changes no sum of nats."""
+    both, and the next one's answer tells; 0 words where all of them are certain: such a text is left out of the mean."""
     words = np.zeros(len(answers[0]))
     for outcomes in answers:
         is_open = (words == 0) & (outcomes.margins_nats != 0)
