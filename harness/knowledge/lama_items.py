@@ -41,21 +41,25 @@ Asked = tuple[LamaFact, str]
 def select(
     facts: Iterable[LamaFact], *, evidence: bool, leaves_out_names: bool, names: CommonNames | None
 ) -> tuple[tuple[Asked, ...], Counter[str]]:
-    """The facts that any model can be asked, and how many others there are for which reason."""
+    """The facts that any model can be asked, and how many other rows there are for which reason.
+
+    A fact is asked by the first of its rows that can be asked. A row before that one is counted by what keeps it from being
+    asked, a row behind it as a repetition, whatever else is wrong with it.
+    """
     excluded: Counter[str] = Counter()
     seen: set[tuple[str, ...]] = set()
     kept: list[Asked] = []
     for fact in facts:
         prompt = make_prompt(fact, evidence=evidence)
-        if prompt is None:
+        if fact.identity in seen:
+            excluded[REPEATED] += 1
+        elif prompt is None:
             excluded[NO_SENTENCE if evidence else NO_TEXT] += 1
-            continue
-        reason = REPEATED if fact.identity in seen else _why_not(fact, prompt, leaves_out_names, names)
-        if reason is None:
+        elif reason := _why_not(fact, prompt, leaves_out_names, names):
+            excluded[reason] += 1
+        else:
             seen.add(fact.identity)
             kept.append((fact, prompt))
-        else:  # another row of the fact may have a sentence that can be asked
-            excluded[reason] += 1
     return tuple(kept), excluded
 
 

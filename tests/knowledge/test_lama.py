@@ -493,6 +493,20 @@ def test_a_fact_whose_first_sentence_can_not_be_asked_is_asked_by_its_second(wri
     assert info.excluded == {reasons.SEVERAL_BLANKS: 1, reasons.REPEATED: 2, reasons.NO_SENTENCE: 1}
 
 
+def test_a_row_behind_its_asked_fact_is_a_repetition_whatever_it_lacks(write: Write) -> None:
+    good, without, blanks = (
+        fact("Chad", "Africa", IN_AFRICA, masked_sentence=text) for text in ("Chad is in [MASK] .", "", "[MASK] [MASK] .")
+    )
+    for rows, excluded in (
+        ([good, without, blanks], {reasons.REPEATED: 2}),
+        ([without, blanks, good], {reasons.NO_SENTENCE: 1, reasons.SEVERAL_BLANKS: 1}),
+    ):
+        facts = LamaTable.of_file(write(rows)).facts()
+        kept, counted = reasons.select(facts, evidence=True, leaves_out_names=False, names=None)
+        assert [prompt for _, prompt in kept] == ["Chad is in [Y] ."]
+        assert counted == excluded
+
+
 def test_without_a_mirror_the_hubs_converted_parquet_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
