@@ -114,7 +114,9 @@ class Bear:
     def _items(self) -> tuple[tuple[Item, ...], dict[str, int]]:
         book = self._book
         if unknown := sorted(set(self.relations) - set(book.relations)):
-            raise ConfigError(f"BEAR has no relation {unknown[0]!r}: it has {', '.join(sorted(book.relations))}.")
+            raise ConfigError(
+                f"BEAR has no relation {unknown[0]!r}: it has {', '.join(sorted(book.relations))}; correct the matrix."
+            )
         facts = [fact for fact in book.facts if not self.relations or fact.relation in self.relations]
         first = {_key(fact): fact for fact in facts}
         if self.n_facts is not None:  # drawn as facts, so that every wording asks the same ones
@@ -130,7 +132,8 @@ class Bear:
             return range(n)
         if self.template >= n:
             raise ConfigError(
-                f"BEAR words {fact.relation} in {n} ways, and template {self.template} is asked for: it starts at 0."
+                f"BEAR words {fact.relation} in {n} way{'' if n == 1 else 's'}, counted from 0, and template "
+                f"{self.template} is asked for; correct the matrix."
             )
         return (self.template,)
 

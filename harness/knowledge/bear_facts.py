@@ -126,10 +126,15 @@ def _read_hub(table: Any) -> tuple[dict[str, BearRelation], tuple[BearFact, ...]
 def _read_folder(folder: Path) -> tuple[dict[str, BearRelation], tuple[BearFact, ...]]:
     """The authors' layout. A file of a relation that the metadata do not have is refused: its facts would be left out."""
     if not folder.is_dir():
-        raise FileFormatError(f"{folder} is no folder: expected BEAR's, with {METADATA} and a .jsonl file a relation.")
+        raise FileFormatError(
+            f"{folder} is no folder: expected BEAR's, with {METADATA} and a .jsonl file a relation; correct `folder` in "
+            "the matrix."
+        )
     told = folder / METADATA
     metadata = read_json_object(read_text(told), str(told))
     relations = {code: _relation(entry, f"{told}, {code}") for code, entry in metadata.items()}
+    if bad := next((code for code in relations if not code.isprintable() or Path(code).name != code), None):
+        raise FileFormatError(f"{told}: the relation {bad!r} can't be the name of a file, <relation>.jsonl; rename it.")
     if unknown := sorted({file.stem for file in folder.glob("*.jsonl")} - set(relations)):
         raise FileFormatError(
             f"{folder} has {listed(f'{code}.jsonl' for code in unknown)}, and {METADATA} does not tell how that is worded: "
@@ -215,10 +220,12 @@ def _check(relations: Mapping[str, BearRelation], facts: Sequence[BearFact], nam
     for fact in facts:
         if not 0 <= fact.answer < len(relations[fact.relation].answers):  # the hub's
             raise FileFormatError(
-                f"{name}: {fact.subject!r} has answer {fact.answer} of {fact.relation}, which has none such."
+                f"{name}: {fact.subject!r} has answer {fact.answer} of {fact.relation}, which has none such; restore the data."
             )
-        if "[Y]" in fact.subject:
-            raise FileFormatError(f"{name}: the subject {fact.subject!r} of {fact.relation} holds a blank, [Y]; correct it.")
+        if blank := next((blank for blank in ("[X]", "[Y]") if blank in fact.subject), None):
+            raise FileFormatError(
+                f"{name}: the subject {fact.subject!r} of {fact.relation} holds a blank, {blank}; correct it."
+            )
         if (fact.relation, fact.subject) in seen:
             raise FileFormatError(
                 f"{name}: {fact.subject!r} is asked twice in {fact.relation}; a subject has one answer here; take one out."

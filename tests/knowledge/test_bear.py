@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def test_the_hubs_layout_gives_the_same_items(mirror: Path, on_hub: Any, tmp_pat
             lambda rows: [{**row, "correct": "Oslo"} for row in rows],
             "'Peru' of P36: correct is 'Oslo', expected a whole number",
         ),
-        (lambda rows: [{**row, "correct": 9} for row in rows], "has answer 9 of P36, which has none such"),
+        (lambda rows: [{**row, "correct": 9} for row in rows], "has answer 9 of P36, which has none such; restore the data"),
         (lambda rows: [{**row, "answer_options": ["Lima", None]} for row in rows], "one of answer_options is None"),
         (lambda rows: [{**row, "template": "[X] is here."} for row in rows], r"must hold one \[X\] and one \[Y\]"),
     ],
@@ -257,7 +258,15 @@ def change(entry: str, **fields: Any) -> dict[str, dict[str, Any]]:
             "answer_idx 2 of P36 is 'Rome', and obj_label is 'Lima'",
         ),
         (RELATIONS, [{**FACTS[0], "sub_label": ""}], FileFormatError, r"P36\.jsonl:1: sub_label is '', expected a text"),
-        (RELATIONS, [{**FACTS[0], "sub_label": "the [Y]"}], FileFormatError, r"the subject 'the \[Y\]' of P36 holds a blank"),
+        *(
+            (
+                RELATIONS,
+                [{**FACTS[0], "sub_label": f"the {blank}"}],
+                FileFormatError,
+                rf"the subject 'the {re.escape(blank)}' of P36 holds a blank, {re.escape(blank)}; correct it",
+            )
+            for blank in ("[X]", "[Y]")
+        ),
     ],
 )
 def test_a_folder_that_cannot_be_asked_is_refused_in_one_sentence(
@@ -277,6 +286,26 @@ def test_a_mirror_that_tells_a_relation_twice_or_by_no_name_is_refused(mirror: P
         pq.write_table(pa.Table.from_pylist(rows), file)
         with pytest.raises(FileFormatError, match=sentence):
             Bear(data=mirror).build(TOKENIZER)
+@pytest.mark.parametrize("name", ["../P36", "a/P36", "P\0"])
+def test_a_relation_whose_name_is_no_files_is_refused(name: str, write: Callable[..., Path]) -> None:
+    folder = write()
+    relations = {**RELATIONS, name: RELATIONS["P36"]}
+    (folder / "metadata_relations.json").write_text(json.dumps(relations), encoding="utf-8")
+    with pytest.raises(FileFormatError, match=rf"json: the relation {re.escape(repr(name))} can't be the name of a file"):
+        Bear(folder=folder).build(TOKENIZER)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "sentence"),
+    [
+        ({"relations": ["P1"]}, ConfigError, "no relation 'P1': it has P30, P36; correct the matrix"),
+        ({"template": 3}, ConfigError, "words P36 in 3 ways, counted from 0, and template 3 is asked for; correct the matrix"),
+        ({"folder": Path("nowhere")}, FileFormatError, "nowhere is no folder: .* correct `folder` in the matrix"),
+    ],
+)
+def test_a_wrong_choice_is_told_with_what_to_do(fields: Any, error: Any, sentence: str, write: Callable[..., Path]) -> None:
+    with pytest.raises(error, match=sentence):
+        Bear(**{"folder": write(), **fields}).build(TOKENIZER)
 
 
 def test_a_place_may_be_a_whole_number_as_a_table_writes_it(write: Callable[..., Path]) -> None:
