@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.core.digest import digest_sequence, digest_text
 from harness.core.errors import FileFormatError
 from harness.core.records import record
-from harness.core.serial import from_json, read_bytes
+from harness.core.serial import from_json, read_text
 
 FOLDER = Path(__file__).parent / "data" / "facts"
 
@@ -65,15 +65,19 @@ class FactBook:
 @cache
 def load_facts(folder: Path = FOLDER) -> FactBook:
     """The facts of a folder. Raises FileFormatError for anything that could not be asked or would contradict itself."""
-    tables = read_bytes(folder / "relations.json")
-    lines = read_bytes(folder / "facts.jsonl").splitlines()
-    table = from_json(tables, RelationTable, what=str(folder / "relations.json"))
-    facts = tuple(from_json(line, Fact, what=f"{folder / 'facts.jsonl'}:{n}") for n, line in enumerate(lines, start=1))
-    digest = digest_sequence(digest_text(text.decode()) for text in (tables, *lines))
+    tables = read_text(folder / "relations.json")
+    table = from_json(tables.encode(), RelationTable, what=str(folder / "relations.json"))
+    lines = {n: line for n, line in enumerate(_lines(read_text(folder / "facts.jsonl")), start=1) if line.strip()}
+    facts = tuple(from_json(line.encode(), Fact, what=f"{folder / 'facts.jsonl'}:{n}") for n, line in lines.items())
+    digest = digest_sequence(digest_text(text) for text in (tables, *lines.values()))
     problem = next(iter([*_relation_problems(table), *_fact_problems(table, facts)]), None)
     if problem:
         raise FileFormatError(f"{folder}: {problem}: run scripts/generate_facts.py again or restore the files.")
     return FactBook(f"{table.version}+{digest[:12]}", digest, table.relations, facts)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def prompt(relation: Relation, fact: Fact) -> str:

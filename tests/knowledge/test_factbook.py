@@ -156,6 +156,30 @@ def test_a_broken_line_is_named_by_its_number(facts_folder):
         load_facts.__wrapped__(folder)
 
 
+@pytest.mark.parametrize("name", ["relations.json", "facts.jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_file_that_is_not_utf_8_is_told_with_its_line(name, encoding, facts_folder):
+    accented = {**GOOD_FACT, "subject": "Où"}
+    folder = facts_folder(relations={"capital": {**GOOD_RELATION, "source": "Où"}}, facts=[accented])
+    written = json.loads((folder / name).read_text(encoding="utf-8"))
+    (folder / name).write_bytes(json.dumps(written, ensure_ascii=False).encode(encoding))
+    with pytest.raises(FileFormatError, match=rf"{name}:1 is not UTF-8 text \(byte 0x..\): save the file as UTF-8"):
+        load_facts.__wrapped__(folder)
+
+
+def test_marks_and_lines_that_say_nothing_are_passed_over(facts_folder):
+    folder = facts_folder(relations={"capital": GOOD_RELATION}, facts=[GOOD_FACT])
+    plain = load_facts.__wrapped__(folder)
+    for name in ("relations.json", "facts.jsonl"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    line = json.dumps(GOOD_FACT)
+    (folder / "facts.jsonl").write_bytes(f"\ufeff\r\n{line}\r\n \r\n".encode())
+    assert load_facts.__wrapped__(folder) == plain
+    (folder / "facts.jsonl").write_text(f"\n{line}\n\n{{bad\n", encoding="utf-8")
+    with pytest.raises(FileFormatError, match=r"facts\.jsonl:4 is not valid JSON"):
+        load_facts.__wrapped__(folder)
+
+
 def test_the_digest_covers_both_files(facts_folder):
     relations = {"capital": copy.deepcopy(GOOD_RELATION)}
     first = load_facts.__wrapped__(facts_folder(relations=relations, facts=[GOOD_FACT])).digest
