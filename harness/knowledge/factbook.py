@@ -103,11 +103,14 @@ def fill(prompt_text: str, answer: str) -> str:
 
 
 def _relation_problems(table: RelationTable) -> list[str]:
-    bad = [name for name, r in table.relations.items() if r.template.count("[X]") != 1 or not r.template.endswith(" [Y].")]
+    blanks = {name: (r.template.count("[X]"), r.template.count("[Y]")) for name, r in table.relations.items()}
+    bad = [name for name, r in table.relations.items() if blanks[name] != (1, 1) or not r.template.endswith(" [Y].")]
     twice = [name for name, r in table.relations.items() if list(r.answers) != sorted(set(r.answers))]
+    unfit = [(name, answer) for name, r in table.relations.items() for answer in r.answers if _unprintable(answer)]
     return [
-        *(f"the template of {name!r} must hold one [X] and end with ' [Y].'" for name in bad),
+        *(f"the template of {name!r} must hold one [X] and one [Y] and end with ' [Y].'" for name in bad),
         *(f"the answers of {name!r} must be sorted, each once" for name in twice),
+        *(f"the answer {answer!r} of {name!r} is empty, padded or has control characters" for name, answer in unfit),
     ]
 
 
@@ -120,6 +123,8 @@ def _fact_problems(table: RelationTable, facts: tuple[Fact, ...]) -> list[str]:
             problems.append(f"{fact.id!r} is of the unknown relation {fact.relation!r}")
         elif not fact.answers or not {*fact.answers, *fact.also} <= known:
             problems.append(f"{fact.id!r} needs right answers, all among those of its relation")
+        elif len(set(fact.answers)) < len(fact.answers):
+            problems.append(f"{fact.id!r} has a right answer twice")
         elif set(fact.answers) & set(fact.also):
             problems.append(f"{fact.id!r} has an answer that is both right and never offered")
         elif not known - {*fact.answers, *fact.also}:

@@ -96,6 +96,7 @@ def test_a_sentence_starts_with_a_capital_and_names_keep_their_article():
         ({"relation": "capitol"}, "unknown relation 'capitol'"),
         ({"answers": []}, "needs right answers"),
         ({"answers": ["Rome"]}, "needs right answers"),
+        ({"answers": ["Paris", "Paris"]}, "'capital:FR' has a right answer twice"),
         ({"also": ["Paris"]}, "both right and never offered"),
         ({"also": ["Lima"]}, "no wrong candidate"),
         ({"subject": " France"}, "empty, padded or has control characters"),
@@ -116,7 +117,10 @@ def test_an_unsound_fact_is_refused(change, sentence, facts_folder):
         ({"template": "The capital of [X] is [Y]"}, "must hold one"),
         ({"template": "[Y] is the capital of [X]."}, "must hold one"),
         ({"template": "The capital of [X], [X], is [Y]."}, "must hold one"),
+        ({"template": "[Y] or [X] is [Y]."}, "must hold one"),
         ({"answers": ["Paris", "Lima"]}, "must be sorted"),
+        ({"answers": ["", "Lima", "Paris"]}, "the answer '' of 'capital' is empty, padded or has control characters"),
+        ({"answers": ["Li\nma", "Paris"]}, r"the answer 'Li\\nma' of 'capital' is empty, padded or"),
         ({"answers": ["Lima", "Paris", "Paris"]}, "must be sorted"),
     ],
 )
