@@ -286,6 +286,8 @@ def test_a_mirror_that_tells_a_relation_twice_or_by_no_name_is_refused(mirror: P
         pq.write_table(pa.Table.from_pylist(rows), file)
         with pytest.raises(FileFormatError, match=sentence):
             Bear(data=mirror).build(TOKENIZER)
+
+
 @pytest.mark.parametrize("name", ["../P36", "a/P36", "P\0"])
 def test_a_relation_whose_name_is_no_files_is_refused(name: str, write: Callable[..., Path]) -> None:
     folder = write()
